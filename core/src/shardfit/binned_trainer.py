@@ -1,0 +1,208 @@
+"""The contract of boosters: bins from the profile of the whole table, a matrix from each shard, then the fit."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from shardfit.casts import ColumnCast
+from shardfit.columns import ColumnRoles
+from shardfit.engine import WorkerContext
+from shardfit.matrix_reader import MatrixReader, MatrixSpec
+from shardfit.profile import Profile
+from shardfit.profile.cut_points import choose_cut_points
+from shardfit.shard_reader import ShardReader
+from shardfit.trainer import TRAIN, RunSettings, Trainer, WorkerReport
+
+Float32Array = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class BinReference:
+    """The bins of every matrix of a run, and how rows become matrices. Sent to every worker.
+
+    Args:
+        spec: Names, types, categories, max_bin, missing.
+        cut_points: For each feature the values between its bins, or the codes of its categories; float32, ascending.
+        content: Dataset name -> digest of the content of each worker's shard, by rank, when it was profiled.
+    """
+
+    spec: MatrixSpec
+    cut_points: tuple[Float32Array, ...]
+    content: Mapping[str, tuple[int, ...]]
+
+    @classmethod
+    def from_profile(
+        cls,
+        profile: Profile,
+        roles: ColumnRoles,
+        casts: tuple[ColumnCast, ...],
+        max_bin: int,
+        missing: float,
+        content: Mapping[str, tuple[int, ...]],
+    ) -> BinReference:
+        """Return the bins that the profile of the whole training data gives."""
+        categories = profile.category_maps()
+        points = tuple(
+            np.arange(len(categories[name].values), dtype=np.float32)
+            if name in categories
+            else choose_cut_points(profile, j, max_bin)
+            for j, name in enumerate(roles.features)
+        )
+        return cls(MatrixSpec(roles, casts, categories, max_bin, missing), points, content)
+
+
+class BinnedTrainer(Trainer):
+    """A trainer that bins its features: the bins come from the whole table, so the model does not depend on workers.
+
+    Call 4 of `Trainer` becomes these; all are stateless, as there:
+
+    a. `label_terms`: for each batch of the profile pass, on every worker.
+    b. the core merges the profiles and chooses the cut points, on the driver.
+    c. `check_labels`: for each dataset, then `with_profile`: once, on the driver.
+    d. `open_reference`: once an attempt, on every worker. `join`: after it, around the rest.
+    e. `ingest`: once for each dataset, training data first, on every worker. `library_rows`: after it.
+    f. `fit`: once an attempt, on every worker.
+    """
+
+    @abstractmethod
+    def max_bin(self, config: Any) -> int:
+        """Return the most bins of a feature, 2 or more. Called on the driver."""
+
+    def missing(self, config: Any) -> float:
+        """Return the value that counts as missing beside NaN; NaN for none. Called on the driver."""
+        return float("nan")
+
+    def terms(self, config: Any, roles: ColumnRoles) -> int:
+        """Return how many terms `label_terms` gives, 0 or more. Called on the driver.
+
+        Args:
+            config: What `configure` returned.
+            roles: Resolved column roles.
+        """
+        one = np.ones(1, dtype=np.float32)
+        labels = one if len(roles.label) == 1 else np.ones((1, len(roles.label)), dtype=np.float32)
+        return int(self.label_terms(config, labels, one).shape[1])
+
+    @abstractmethod
+    def label_terms(self, config: Any, labels: Float32Array, weights: Float32Array | None) -> npt.NDArray[np.float64]:
+        """Return what is to be summed exactly over all rows: float64, shape [rows, terms], finite.
+
+        Called for each batch of training data in the profile pass, on every worker. The number of terms is fixed by
+        `config`.
+
+        Args:
+            config: What `configure` returned.
+            labels: float32, shape [rows] or [rows, outputs].
+            weights: float32, shape [rows], or None.
+        """
+
+    def check_labels(self, config: Any, dataset: str, profile: Profile) -> None:
+        """Check that the labels of a dataset can be learnt from, or measured on. Called for each, on the driver.
+
+        Args:
+            config: What `configure` returned.
+            dataset: `train`, or the name of an evaluation set.
+            profile: Of the whole dataset.
+
+        Raises:
+            InvalidValueError: One class only, or labels outside the range of the objective; names the dataset.
+        """
+
+    @abstractmethod
+    def with_profile(self, config: Any, profile: Profile) -> Any:
+        """Return the configuration completed with what the whole table says. Called once, on the driver.
+
+        Args:
+            config: What `configure` returned.
+            profile: Of the whole training data.
+        """
+
+    def open_reference(self, reference: BinReference, config: Any) -> Any:
+        """Return what the library takes its bins from. Called once an attempt, on every worker, before `join`.
+
+        Args:
+            reference: Cut points, and how rows become matrices.
+            config: What `with_profile` returned.
+        """
+        return reference
+
+    def join(self, context: WorkerContext, meeting: Any) -> AbstractContextManager[Any]:
+        """Connect this worker with its peers while the context lasts. Called once an attempt, on every worker.
+
+        Args:
+            context: This worker.
+            meeting: What `rendezvous` yielded.
+        """
+        return nullcontext()
+
+    @abstractmethod
+    def ingest(
+        self,
+        context: WorkerContext,
+        dataset: str,
+        reader: MatrixReader,
+        reference: Any,
+        config: Any,
+    ) -> Any:
+        """Return the library's matrix of this worker's shard, binned by `reference`. An empty shard gives no rows.
+
+        Args:
+            context: This worker.
+            dataset: Name of the dataset.
+            reader: Yields the rows, once for each call of `batches`.
+            reference: What `open_reference` returned.
+            config: What `with_profile` returned.
+
+        Called for `train` first, then for each evaluation set in the order in which they were given, on every worker.
+        """
+
+    @abstractmethod
+    def library_rows(self, matrix: Any) -> int:
+        """Return how many rows the library itself says that `matrix` holds. Called after `ingest`."""
+
+    @abstractmethod
+    def fit(
+        self,
+        context: WorkerContext,
+        matrices: Mapping[str, Any],
+        config: Any,
+        settings: RunSettings,
+    ) -> Any:
+        """Train and return what `collect` needs. Called once an attempt, on every worker.
+
+        Args:
+            context: Rank, world size, threads; reports metrics, offers checkpoints, tells whether to stop.
+            matrices: Dataset name -> what `ingest` returned.
+            config: What `with_profile` returned.
+            settings: Seed, checkpoints, where to go on from.
+        """
+
+    def run_worker(
+        self,
+        context: WorkerContext,
+        shards: Mapping[str, ShardReader],
+        config: Any,
+        settings: RunSettings,
+        meeting: Any,
+    ) -> WorkerReport:
+        """Bin each shard, then fit. Not for overriding."""
+        reference: BinReference = settings.reference
+        matrices, coverage = {}, {}
+        opened = self.open_reference(reference, config)
+        with self.join(context, meeting):
+            for dataset in (TRAIN, *(name for name in shards if name != TRAIN)):
+                reader = MatrixReader(shards[dataset], reference.spec)
+                matrices[dataset] = self.ingest(context, dataset, reader, opened, config)
+                content = reference.content[dataset][context.rank]
+                coverage[dataset] = reader.coverage(self.library_rows(matrices[dataset]), content)
+            # What decoding leaves in Arrow's pool would lie idle for as long as the fit lasts.
+            pa.default_memory_pool().release_unused()
+            return WorkerReport(self.fit(context, matrices, config, settings), coverage)

@@ -1,0 +1,213 @@
+"""The command `shardfit`: train, plan, plugins, cluster, runs."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from shardfit.cli.tables import show_cluster, show_files, show_plan, show_plugins, show_result, show_runs
+from shardfit.errors import ShardfitError
+from shardfit.job import Job
+from shardfit.plain_values import plain_value
+from shardfit.redaction import redact
+from shardfit.registry import default_registry
+from shardfit.registry.discovery import core_version
+
+USER_ERROR = 2
+INTERRUPTED = 130
+
+# Without rich's tracebacks, which show the values of variables, secrets among them.
+app = typer.Typer(
+    name="shardfit",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    help="Train from tables larger than one machine: the same model however many workers trained it.",
+)
+
+JobFile = Annotated[Path, typer.Argument(metavar="JOB.toml", help="A file that describes the job.")]
+AllowCode = Annotated[bool, typer.Option("--allow-code", help="Run functions that the job names.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
+
+
+def main() -> None:
+    """Run the command line; what `[project.scripts]` calls."""
+    app()
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"shardfit {core_version()}")
+        raise typer.Exit
+
+
+@app.callback()
+def _shardfit(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command(no_args_is_help=True)
+def train(job: JobFile, json_: AsJson = False, allow_code: AllowCode = False) -> None:
+    """Train the model that a job describes, and publish it."""
+    from shardfit.cli.progress import ProgressReporter
+    from shardfit.run_record import metrics_at
+    from shardfit.train import train as train_job
+
+    with _command(json_) as out:
+        reporter = ProgressReporter(Console(stderr=True))
+        try:
+            result = train_job(Job.from_toml(job, allow_code), observers=[reporter])
+        finally:
+            reporter.close()
+        content = {
+            "run_id": result.run_id,
+            "attempts": result.attempts,
+            "rounds": max(map(len, result.metrics.values()), default=0),
+            "metrics": metrics_at(result.best_round, result.metrics),
+            "best_round": result.best_round,
+            "coverage": {
+                name: {"planned": part.planned.rows, "used": part.handed.rows, "exact": part.exact}
+                for name, part in result.coverage.items()
+            },
+            "phases": dict(result.phases),
+            "warnings": list(result.warnings),
+            "model_address": result.model_address,
+        }
+        out.write(content, show_result)
+
+
+@app.command(no_args_is_help=True)
+def plan(job: JobFile, json_: AsJson = False, allow_code: AllowCode = False) -> None:
+    """Show what training would do: who reads what, with how much memory, and why. Starts no worker."""
+    from shardfit.engines import current_resources
+    from shardfit.run_plan import plan_run
+
+    with _command(json_) as out:
+        described = Job.from_toml(job, allow_code)
+        planned = plan_run(described, default_registry(), current_resources(os.environ, described.engine))
+        out.write({"job": described.describe(), **planned.to_dict()}, show_plan)
+
+
+@app.command()
+def plugins(json_: AsJson = False) -> None:
+    """Show every plugin, what it provides, and what is wrong with it."""
+    with _command(json_) as out:
+        infos = default_registry().describe()
+        content = [
+            {
+                "name": info.name,
+                "distribution": info.distribution,
+                "version": info.version,
+                "provides": {kind: list(names) for kind, names in info.provides.items()},
+                "error": info.error,
+            }
+            for info in infos
+        ]
+        out.write({"plugins": content}, show_plugins)
+
+
+@app.command()
+def cluster(json_: AsJson = False) -> None:
+    """Show the engine and the nodes that a run would use now."""
+    from shardfit.engines import current_resources
+
+    with _command(json_) as out:
+        found = current_resources(os.environ)
+        nodes = [
+            {"name": n.name, "address": n.address, "cpus": n.cpus, "gpus": n.gpus, "memory": n.memory}
+            for n in found.nodes
+        ]
+        out.write({"engine": found.engine, "nodes": nodes}, show_cluster)
+
+
+@app.command()
+def runs(
+    stage: Annotated[str | None, typer.Option(help="Where they were published; your own stage if left out.")] = None,
+    json_: AsJson = False,
+) -> None:
+    """Show the runs of a stage, the oldest first."""
+    from shardfit.run_record import list_records
+    from shardfit.stores.local import user_stage_root
+
+    with _command(json_) as out:
+        location = stage or os.fspath(user_stage_root(os.environ))
+        records = list_records(default_registry().open_store(location))
+        content = {"stage": redact(location), "runs": [json.loads(record.to_json()) for record in records]}
+        out.write(content, show_runs)
+
+
+@app.command(name="new-plugin", no_args_is_help=True)
+def new_plugin(
+    name: Annotated[str, typer.Argument(help="What jobs will call it: lower-case words with '-' between.")],
+    kind: Annotated[str, typer.Option(help="trainer, source, sharding, scaling or store.")] = "trainer",
+    folder: Annotated[Path, typer.Option(help="Where the package's folder is made.")] = Path(),
+    json_: AsJson = False,
+) -> None:
+    """Write a new plugin: a package that works and passes the conformance kit of its kind."""
+    from shardfit.new_plugin import write_plugin
+
+    with _command(json_) as out:
+        written = write_plugin(name, kind, folder)
+        out.write({"files": [path.as_posix() for path in written]}, show_files)
+
+
+class _Output:
+    """Where a command's answer goes: tables for people, or one JSON document."""
+
+    def __init__(self, as_json: bool) -> None:
+        self._as_json = as_json
+        self._answer: tuple[Any, Any] | None = None
+
+    def write(self, content: dict[str, Any], show: Any) -> None:
+        self._answer = (content, show)
+
+    def flush(self) -> None:
+        if self._answer is None:
+            return
+        content, show = self._answer
+        if self._as_json:
+            typer.echo(json.dumps(plain_value(content), allow_nan=False))
+        else:
+            # A pipe has no width; folding paths there would break what reads them.
+            show(Console(width=None if sys.stdout.isatty() else 200), content)
+
+
+@contextlib.contextmanager
+def _command(as_json: bool) -> Iterator[_Output]:
+    output = _Output(as_json)
+    try:
+        with _stdout_to_stderr() if as_json else contextlib.nullcontext():
+            yield output
+        output.flush()
+    except ShardfitError as error:
+        typer.echo(f"error: {redact(str(error))}", err=True)
+        raise typer.Exit(USER_ERROR) from None
+    except KeyboardInterrupt:
+        typer.echo("interrupted", err=True)
+        raise typer.Exit(INTERRUPTED) from None
+
+
+@contextlib.contextmanager
+def _stdout_to_stderr() -> Iterator[None]:
+    # Libraries print from C and from workers, past Python's own redirection.
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)

@@ -1,0 +1,137 @@
+"""What a worker process does for its driver: run tasks on one thread of its own, and keep events to be fetched."""
+
+from __future__ import annotations
+
+import pickle
+import queue
+import threading
+import traceback
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from shardfit.engine import WorkerContext
+from shardfit.errors import ShardfitError
+from shardfit.events import Event
+from shardfit.scaling import WorkerSlot
+
+# Events that come close together travel together: about ten messages a second and worker at most.
+_BATCH_SECONDS = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a task ended: with a value, with an error of shardfit's, or with the text of any other exception.
+
+    Args:
+        value: What the task returned.
+        error: The error that it raised, to be raised again as it is.
+        summary: One line about an exception that is no `ShardfitError`.
+        trace: The traceback of either, as text.
+    """
+
+    value: Any = None
+    error: ShardfitError | None = None
+    summary: str = ""
+    trace: str = ""
+
+    @property
+    def failed(self) -> bool:
+        """Whether the task raised."""
+        return self.error is not None or bool(self.summary)
+
+
+@dataclass(frozen=True, slots=True)
+class EventBatch:
+    """Events of one worker, in order.
+
+    Args:
+        events: May be empty.
+        last: Whether the task has ended and nothing follows.
+    """
+
+    events: tuple[Event, ...]
+    last: bool
+
+
+class TaskRunner:
+    """Runs tasks one after another on the same thread, while other threads fetch events and ask it to stop.
+
+    One thread for all tasks, because libraries keep state in it: LightGBM its network, OpenMP its team.
+
+    Args:
+        slot: The worker's place.
+        world_size: Number of workers.
+        attempt: 1 for the first try.
+    """
+
+    def __init__(self, slot: WorkerSlot, world_size: int, attempt: int) -> None:
+        self._events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
+        self._asked_to_stop = threading.Event()
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="shardfit-worker")
+        self._context = WorkerContext(
+            rank=slot.rank,
+            world_size=world_size,
+            slot=slot,
+            attempt=attempt,
+            emit=self._events.put,
+            should_stop=self._asked_to_stop.is_set,
+        )
+
+    def run(self, task: Callable[..., Any], arguments: tuple[Any, ...]) -> Outcome:
+        """Return how `task(context, *arguments)` ends; waits for it. Called by the driver, one task at a time."""
+        return self._thread.submit(self._run, task, arguments).result()
+
+    def next_events(self, wait_s: float) -> EventBatch:
+        """Return what was emitted since the last call, waiting up to `wait_s` seconds for a first event."""
+        try:
+            first = self._events.get(timeout=wait_s)
+        except queue.Empty:
+            return EventBatch((), last=False)
+        events = [first]
+        while events[-1] is not None:
+            try:
+                events.append(self._events.get(timeout=_BATCH_SECONDS))
+            except queue.Empty:
+                break
+            if len(events) >= _MOST_EVENTS:
+                break
+        return EventBatch(tuple(event for event in events if event is not None), last=events[-1] is None)
+
+    def ask_to_stop(self) -> None:
+        """Make the task's `should_stop` true."""
+        self._asked_to_stop.set()
+
+    def _run(self, task: Callable[..., Any], arguments: tuple[Any, ...]) -> Outcome:
+        try:
+            return Outcome(value=task(self._context, *arguments))
+        except ShardfitError as error:
+            return _outcome_of(error)
+        except BaseException as error:  # noqa: BLE001 - whatever a task raises is told to the driver
+            return Outcome(summary=_summary(error), trace=_trace(error))
+        finally:
+            self._events.put(None)
+
+
+_MOST_EVENTS = 1000
+
+
+def _outcome_of(error: ShardfitError) -> Outcome:
+    trace = _trace(error)
+    # The chain of causes may hold anything, and is in the text already.
+    error.__cause__ = error.__context__ = None
+    error.__traceback__ = None
+    try:
+        pickle.loads(pickle.dumps(error))  # noqa: S301 - what was pickled one call before
+    except Exception:  # noqa: BLE001 - a subclass may refuse in any way
+        return Outcome(summary=_summary(error), trace=trace)
+    return Outcome(error=error, trace=trace)
+
+
+def _summary(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
+def _trace(error: BaseException) -> str:
+    return "".join(traceback.format_exception(error))

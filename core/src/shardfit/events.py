@@ -1,0 +1,191 @@
+"""What happens during a run, as frozen values: workers send them, observers receive them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+Phase = Literal["profile", "ingest", "fit", "predict"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """Base of every event.
+
+    Args:
+        run_id: The run that it belongs to; filled in on the driver, empty on its way from a worker.
+        attempt: 1 for the first try.
+    """
+
+    run_id: str = ""
+    attempt: int = 1
+
+    @property
+    def name(self) -> str:
+        """The event's class name, for logs and JSON."""
+        return type(self).__name__
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the event as plain values that JSON can hold, with its name under `event`."""
+        return {"event": self.name, **asdict(self)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunStarted(Event):
+    """A run has an id and a job.
+
+    Args:
+        trainer: Name of the trainer.
+    """
+
+    trainer: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanMade(Event):
+    """The layout and the shard plans of an attempt are decided.
+
+    Args:
+        workers: Number of workers.
+        rows: Dataset name -> rows.
+        digests: Dataset name -> digest of its shard plan.
+        reasons: Why this layout.
+        warnings: What the user should know before the start.
+    """
+
+    workers: int
+    rows: Mapping[str, int]
+    digests: Mapping[str, str]
+    reasons: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress(Event):
+    """A worker has done a part of a phase.
+
+    Args:
+        worker: Rank.
+        phase: What it is doing.
+        done: Rows (or rounds, in the phase `fit`) done so far.
+        total: Rows (or rounds) in all; an upper bound where training may stop early.
+        dataset: Name of the dataset, or empty.
+    """
+
+    worker: int
+    phase: Phase
+    done: int
+    total: int
+    dataset: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProfileMade(Event):
+    """The workers' profiles are merged.
+
+    Args:
+        rows: Rows profiled.
+        sample_rows: Rows of the sample.
+        warnings: What the values themselves gave cause for.
+    """
+
+    rows: int
+    sample_rows: int
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetricsReported(Event):
+    """A round of training ended; sent by worker 0 only, the values hold for all.
+
+    Args:
+        round: 0 for the first.
+        metrics: `"<dataset>-<metric>"` -> value over the whole dataset.
+    """
+
+    round: int
+    metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckpointOffered(Event):
+    """Worker 0 offers a checkpoint; the driver stores it if the attempt is still the current one.
+
+    Args:
+        step: Rounds (or steps) that it holds.
+        files: Name -> content.
+    """
+
+    step: int
+    files: Mapping[str, bytes] = field(repr=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the event without the content of its files."""
+        sizes = {name: len(content) for name, content in self.files.items()}
+        return {
+            "event": self.name,
+            "run_id": self.run_id,
+            "attempt": self.attempt,
+            "step": self.step,
+            "files": sizes,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckpointStored(Event):
+    """A checkpoint is in the store.
+
+    Args:
+        step: Rounds (or steps) that it holds.
+        artifact: Its identifier, which `resume_from` takes.
+    """
+
+    step: int
+    artifact: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerLost(Event):
+    """A worker died.
+
+    Args:
+        worker: Rank, or -1 where unknown.
+        node: Name of its node, or empty where unknown.
+        reason: Why, as far as known.
+    """
+
+    worker: int
+    node: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArtifactStored(Event):
+    """The finished model is published.
+
+    Args:
+        artifact: Its identifier in the store.
+        address: Where people find it: a path or URL, secrets left out.
+    """
+
+    artifact: str
+    address: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunEnded(Event):
+    """The run is over.
+
+    Args:
+        status: How it ended.
+        error: The message of the error, or empty.
+        phases: Phase -> seconds spent in it, on the driver's clock.
+    """
+
+    status: Literal["finished", "failed", "cancelled"]
+    error: str = ""
+    phases: Mapping[str, float] = field(default_factory=dict)
+
+
+EventSink = Callable[[Event], None]

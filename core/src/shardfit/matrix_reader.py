@@ -1,0 +1,199 @@
+"""A shard as float32 matrices: what boosters are fed with, batch by batch."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from shardfit.casts import CategoryMap, ColumnCast, cast_to_float32, encode_features
+from shardfit.columns import ColumnRoles
+from shardfit.coverage import DatasetCoverage, RowDigest
+from shardfit.row_hash import hash_rows
+from shardfit.shard_reader import ShardBatch, ShardReader
+
+Float32Array = npt.NDArray[np.float32]
+Int64Array = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class MatrixSpec:
+    """How rows become a matrix: one value for training, evaluation and prediction, so that they cannot differ.
+
+    Args:
+        roles: Resolved column roles.
+        casts: One a column of `roles.all`, in that order.
+        categories: Categorical column -> its category map.
+        max_bin: Most bins of a feature.
+        missing: A value that counts as missing, beside nulls and NaN; NaN for none.
+    """
+
+    roles: ColumnRoles
+    casts: tuple[ColumnCast, ...]
+    categories: Mapping[str, CategoryMap] = field(default_factory=dict)
+    max_bin: int = 256
+    missing: float = float("nan")
+
+    @property
+    def feature_casts(self) -> tuple[ColumnCast, ...]:
+        """The casts of the features, in the order of the model."""
+        return self.casts[: len(self.roles.features)]
+
+    def cast(self, column: str) -> ColumnCast:
+        """Return the cast of one column."""
+        return self.casts[self.roles.all.index(column)]
+
+    def encode(self, records: pa.RecordBatch) -> Float32Array:
+        """Return the features of `records`: float32, shape [rows, features], NaN where missing, columns contiguous."""
+        features = encode_features(records, self.feature_casts, self.categories)
+        if not np.isnan(self.missing):
+            for j, cast in enumerate(self.feature_casts):
+                if cast.rule != "category":
+                    features[features[:, j] == np.float32(self.missing), j] = np.nan
+        return features
+
+    def column(self, records: pa.RecordBatch, name: str) -> Float32Array:
+        """Return one column that is no feature: float32, shape [rows], NaN where null."""
+        return cast_to_float32(records.column(name), self.cast(name), None)
+
+    def labels(self, records: pa.RecordBatch) -> Float32Array:
+        """Return the labels: float32, shape [rows], or [rows, outputs] where there are several columns."""
+        columns = [self.column(records, name) for name in self.roles.label]
+        return columns[0] if len(columns) == 1 else np.stack(columns, axis=1)
+
+    def base_margin(self, records: pa.RecordBatch) -> Float32Array | None:
+        """Return the base margins: float32, shape [rows] or [rows, outputs], or None where there is no such column."""
+        columns = [self.column(records, name) for name in self.roles.base_margin]
+        return None if not columns else columns[0] if len(columns) == 1 else np.stack(columns, axis=1)
+
+    def weights(self, records: pa.RecordBatch) -> Float32Array | None:
+        """Return the weights: float32, shape [rows], or None where there is no weight column."""
+        return None if self.roles.weight is None else self.column(records, self.roles.weight)
+
+
+@dataclass(frozen=True, slots=True)
+class MatrixBatch:
+    """Some rows, ready for a library.
+
+    Args:
+        row_ids: Global row numbers; int64, shape [rows].
+        features: float32, shape [rows, features]; columns contiguous.
+        labels: float32, shape [rows] or [rows, outputs].
+        weights: float32, shape [rows], or None.
+        group_starts: For each row, whether a query group starts with it; bool, shape [rows], or None.
+        base_margin: float32, shape [rows] or [rows, outputs], or None.
+    """
+
+    row_ids: Int64Array
+    features: Float32Array
+    labels: Float32Array
+    weights: Float32Array | None
+    group_starts: npt.NDArray[np.bool_] | None
+    base_margin: Float32Array | None
+
+
+class MatrixReader:
+    """Reads one shard as matrices, any number of times, and tallies the rows of the latest pass.
+
+    Args:
+        shard: Reads the rows.
+        spec: How they become matrices.
+    """
+
+    def __init__(self, shard: ShardReader, spec: MatrixSpec) -> None:
+        self.shard = shard
+        self.spec = spec
+        self.handed = RowDigest()
+        self.content = 0
+
+    @property
+    def rows(self) -> int:
+        """Number of rows of the shard."""
+        return self.shard.rows
+
+    def batches(self) -> Generator[MatrixBatch, None, None]:
+        """Yield every row once, in global row order. What has been yielded counts as handed to the library."""
+        self.handed, self.content = RowDigest(), 0
+        last_group: object = _NO_GROUP
+        for batch in self.shard.batches():
+            starts = None
+            if self.spec.roles.group is not None:
+                column = batch.records.column(self.spec.roles.group)
+                starts = _group_starts(column, last_group)
+                last_group = column[-1].as_py()
+            yield self._tally(self._encode(batch, starts))
+
+    def no_rows(self) -> MatrixBatch:
+        """Return a batch without rows, for libraries that want at least one batch."""
+        roles = self.spec.roles
+
+        def empty(columns: int) -> Float32Array:
+            return np.empty(0 if columns == 1 else (0, columns), dtype=np.float32)
+
+        return MatrixBatch(
+            np.empty(0, dtype=np.int64),
+            np.empty((0, len(roles.features)), dtype=np.float32),
+            empty(len(roles.label)),
+            None if roles.weight is None else empty(1),
+            None if roles.group is None else np.empty(0, dtype=bool),
+            empty(len(roles.base_margin)) if roles.base_margin else None,
+        )
+
+    def coverage(self, library_rows: int | None, profiled_content: int | None) -> DatasetCoverage:
+        """Return the coverage of the latest pass.
+
+        Args:
+            library_rows: How many rows the library says it holds.
+            profiled_content: Digest of the content of the same shard when it was profiled.
+        """
+        planned = RowDigest.of_shard(self.shard.shard)
+        return DatasetCoverage(planned, self.handed, library_rows, profiled_content, self.content)
+
+    def _encode(self, batch: ShardBatch, starts: npt.NDArray[np.bool_] | None) -> MatrixBatch:
+        records = batch.records
+        return MatrixBatch(
+            batch.row_ids,
+            self.spec.encode(records),
+            self.spec.labels(records),
+            self.spec.weights(records),
+            starts,
+            self.spec.base_margin(records),
+        )
+
+    def _tally(self, batch: MatrixBatch) -> MatrixBatch:
+        self.handed += RowDigest.of_rows(batch.row_ids)
+        self.content = (self.content + digest_content(batch.row_ids, batch.labels)) % 2**64
+        return batch
+
+
+def digest_content(row_ids: Int64Array, labels: Float32Array) -> int:
+    """Return a digest of which labels stand in which rows; digests of parts add up modulo 2**64.
+
+    Two passes over the same rows give the same digest. A reader that shifts rows by repeating one and dropping a later
+    one changes it unless every label in between equals its neighbour.
+
+    Args:
+        row_ids: Global row numbers; int64, shape [rows].
+        labels: float32, shape [rows] or [rows, outputs].
+    """
+    first = labels if labels.ndim == 1 else labels[:, 0]
+    bits = np.ascontiguousarray(first).view(np.uint32).astype(np.uint64)
+    # Odd factors, so that no change of a single label can vanish; row 0 hashes to 0.
+    return int(((bits + np.uint64(1)) * (hash_rows(row_ids) | np.uint64(1))).sum())
+
+
+_NO_GROUP = object()
+
+
+def _group_starts(column: pa.Array, last_group: object) -> npt.NDArray[np.bool_]:
+    import pyarrow.compute as pc
+
+    values = column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
+    starts = np.ones(len(values), dtype=bool)
+    changed = pc.not_equal(values.slice(1), values.slice(0, len(values) - 1))
+    starts[1:] = changed.to_numpy(zero_copy_only=False)
+    starts[0] = last_group is _NO_GROUP or values[0].as_py() != last_group
+    return starts

@@ -1,0 +1,154 @@
+"""The profile pass of one worker: reads each shard once, checks every value, and learns what the bins need."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from shardfit.binned_trainer import BinnedTrainer
+from shardfit.casts import CategoryValue, ColumnCast, cast_to_float32, distinct_categories
+from shardfit.columns import ColumnRoles
+from shardfit.errors import InvalidValueError
+from shardfit.matrix_reader import MatrixSpec, digest_content
+from shardfit.profile import Profile, ProfileBuilder, SampleSpec
+from shardfit.shard_reader import ShardBatch, ShardReader
+
+Float32Array = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class ProfileRequest:
+    """What the profile pass needs to know.
+
+    Args:
+        roles: Resolved column roles.
+        casts: One a column of `roles.all`.
+        missing: Value that counts as missing beside NaN.
+        terms: Number of terms that the trainer sums.
+        specs: Dataset name -> what to keep of it.
+    """
+
+    roles: ColumnRoles
+    casts: tuple[ColumnCast, ...]
+    missing: float
+    terms: int
+    specs: Mapping[str, SampleSpec]
+
+
+def profile_shard(
+    reader: ShardReader, trainer: BinnedTrainer, config: Any, request: ProfileRequest, *, with_terms: bool
+) -> Profile:
+    """Return the profile of one shard.
+
+    Args:
+        reader: Reads the shard.
+        trainer: Says what to sum.
+        config: The trainer's configuration.
+        request: What to learn.
+        with_terms: Whether the trainer's terms are summed: for the training data only.
+
+    Raises:
+        InvalidValueError: A null, NaN or infinite label, weight or base margin; a negative weight; an infinite
+            feature. Says where.
+    """
+    spec = MatrixSpec(request.roles, request.casts, {}, missing=request.missing)
+    builder = ProfileBuilder(
+        len(request.roles.features), len(request.roles.label), request.terms, request.specs[reader.dataset]
+    )
+    integers = [j for j, cast in enumerate(spec.feature_casts) if _is_wide_integer(cast)]
+    for batch in reader.batches():
+        checks = _Checks(reader.dataset, batch, spec)
+        labels = checks.finite(request.roles.label)
+        weights = spec.weights(batch.records)
+        if request.roles.weight is not None:
+            checks.weights(request.roles.weight)
+        if request.roles.base_margin:
+            checks.finite(request.roles.base_margin)
+        features = _encode_numeric(checks, builder)
+        builder.add_features(batch.row_ids, features, weights, integers)
+        if (infinite := builder.infinite_feature()) is not None:
+            checks.reject(request.roles.features[infinite], np.isinf(features[:, infinite]), "an infinite value")
+        builder.add_labels(batch.row_ids, labels)
+        builder.add_content(digest_content(batch.row_ids, labels))
+        if with_terms:
+            builder.add_terms(trainer.label_terms(config, labels, weights))
+    return builder.build()
+
+
+def check_weights(dataset: str, profile: Profile, roles: ColumnRoles) -> None:
+    """Check that some row of a dataset weighs something. Called on the driver, with the merged profile.
+
+    Raises:
+        InvalidValueError: Every weight is 0.
+    """
+    # No weight is negative, so the largest tells whether their sum is 0.
+    if roles.weight is not None and not profile.weight_maximum > 0:
+        raise InvalidValueError(
+            f"summing the weights in column {roles.weight!r} of dataset {dataset!r}",
+            f"found 0.0 in each of {profile.rows:,} rows",
+            "At least one row needs a positive weight.",
+        )
+
+
+@dataclass(frozen=True)
+class _Checks:
+    """What the values of one batch must be."""
+
+    dataset: str
+    batch: ShardBatch
+    spec: MatrixSpec
+
+    def finite(self, names: tuple[str, ...]) -> Float32Array:
+        """Return some columns, each of whose values must be a finite number."""
+        columns = [self.spec.column(self.batch.records, name) for name in names]
+        for name, column in zip(names, columns, strict=True):
+            if not np.isfinite(column).all():
+                bad = ~np.isfinite(column)
+                value = float(column[np.flatnonzero(bad)[0]])
+                self.reject(name, bad, "a null or NaN" if np.isnan(value) else f"the value {value!r}")
+        return columns[0] if len(columns) == 1 else np.stack(columns, axis=1)
+
+    def weights(self, name: str) -> None:
+        """Check that the weights are numbers of 0 or more."""
+        weights = self.finite((name,))
+        if (negative := weights < 0).any():
+            self.reject(name, negative, f"the negative weight {float(weights[np.flatnonzero(negative)[0]])!r}")
+
+    def categories(self, name: str) -> frozenset[CategoryValue]:
+        """Return the distinct categories of a column."""
+        try:
+            return distinct_categories(self.batch.records.column(name))
+        except InvalidValueError as error:
+            asked = f"checking column {name!r} of dataset {self.dataset!r} ({self.batch.origin})"
+            raise InvalidValueError(asked, error.found, error.advice) from error
+
+    def reject(self, column: str, bad: npt.NDArray[np.bool_], what: str) -> None:
+        """Say where the first bad value is."""
+        row = int(self.batch.row_ids[np.flatnonzero(bad)[0]])
+        raise InvalidValueError(
+            f"checking column {column!r} of dataset {self.dataset!r}",
+            f"found {what} in row {row} ({self.batch.origin})",
+            "Filter or fill such rows before training.",
+        )
+
+
+def _encode_numeric(checks: _Checks, builder: ProfileBuilder) -> Float32Array:
+    records, spec = checks.batch.records, checks.spec
+    columns = np.empty((len(spec.roles.features), records.num_rows), dtype=np.float32)
+    for j, cast in enumerate(spec.feature_casts):
+        if cast.rule == "category":
+            builder.add_categories(cast.name, checks.categories(cast.name))
+            columns[j] = np.nan
+        else:
+            columns[j] = cast_to_float32(records.column(j), cast, None)
+    if not np.isnan(spec.missing):
+        columns[columns == np.float32(spec.missing)] = np.nan
+    return columns.T
+
+
+def _is_wide_integer(cast: ColumnCast) -> bool:
+    return cast.arrow_type in {"int32", "int64", "uint32", "uint64"}

@@ -1,0 +1,320 @@
+"""What one pass over a shard learns: mergeable, and the same for the whole table however it was divided."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import reduce
+
+import numpy as np
+import numpy.typing as npt
+
+from shardfit.casts import CategoryMap
+from shardfit.exact_sum import LIMBS, exact_parts, exact_total
+from shardfit.row_hash import hash_rows, hash_values, rows_below
+
+Float32Array = npt.NDArray[np.float32]
+Int64Array = npt.NDArray[np.int64]
+
+LARGEST_EXACT_INTEGER = 2**24
+
+
+@dataclass(frozen=True, slots=True)
+class SampleSpec:
+    """Which rows and values a profile keeps.
+
+    Args:
+        seed: Seed of the row hash.
+        fraction: Share of the rows, 0 to 1; a row is kept by the hash of its global number alone.
+        distinct: Most distinct values kept for each column; 0 for none.
+    """
+
+    seed: int
+    fraction: float
+    distinct: int = 1024
+
+    @classmethod
+    def within(cls, seed: int, rows: int, columns: int, max_rows: int, max_bytes: int) -> SampleSpec:
+        """Return the spec that keeps about as many rows as both limits allow.
+
+        Args:
+            seed: Seed of the row hash.
+            rows: Rows of the whole dataset.
+            columns: Columns of the sample, 4 bytes each.
+            max_rows: Most rows, on average over seeds.
+            max_bytes: Most bytes, on average over seeds; never fewer than 8,192 rows.
+        """
+        wanted = min(max_rows, max(max_bytes // (4 * max(columns, 1)), 8192))
+        return cls(seed, min(1.0, wanted / max(rows, 1)))
+
+    def keeps(self, row_ids: Int64Array) -> npt.NDArray[np.bool_]:
+        """Return which rows the sample keeps; bool, shape [rows]."""
+        if self.fraction >= 1.0:
+            return np.ones(len(row_ids), dtype=bool)
+        return hash_rows(row_ids, self.seed) < rows_below(self.fraction)
+
+
+@dataclass(frozen=True, eq=False)
+class DistinctValues:
+    """A sample of one column's distinct values: those with the smallest hashes, at most `limit`.
+
+    Every distinct value has the same chance, however rare it is; while fewer than `limit` exist, all are there.
+    Source: Bar-Yossef et al., Counting distinct elements in a data stream, 2002 (k minimum values).
+
+    Args:
+        values: float32, shape [kept], in the order of their hashes.
+        limit: Most values to keep.
+        complete: Whether these are all the distinct values.
+    """
+
+    values: Float32Array
+    limit: int
+    complete: bool = True
+
+    @classmethod
+    def empty(cls, limit: int) -> DistinctValues:
+        """Return the sample of no values."""
+        return cls(np.empty(0, dtype=np.float32), limit, complete=limit > 0)
+
+    def add(self, values: Float32Array) -> DistinctValues:
+        """Return the sample with `values` (float32, shape [rows], without NaN) taken in."""
+        if not self.limit:
+            return DistinctValues(self.values, 0, complete=False)
+        if not self.complete:
+            values = values[hash_values(values) <= hash_values(self.values[-1:])]
+        if not len(values):
+            return self
+        merged = np.unique(np.concatenate([self.values, values + np.float32(0)]))
+        hashes = hash_values(merged)
+        if len(merged) > 2 * self.limit:
+            # Sorting what will be cut off is most of the cost of a column's first batch.
+            smallest = np.argpartition(hashes, self.limit)[: self.limit + 1]
+            merged, hashes = merged[smallest], hashes[smallest]
+        merged = merged[np.argsort(hashes, kind="stable")]
+        return DistinctValues(merged[: self.limit], self.limit, self.complete and len(merged) <= self.limit)
+
+    def __add__(self, other: DistinctValues) -> DistinctValues:
+        both = self.add(other.values)
+        return DistinctValues(both.values, both.limit, both.complete and other.complete)
+
+
+@dataclass(frozen=True, eq=False)
+class Profile:
+    """What is known of a dataset after one pass. Profiles of parts add up to the profile of the whole, bit for bit.
+
+    Args:
+        rows: Number of rows.
+        sample_ids: Global row numbers of the sampled rows, ascending; int64, shape [sample].
+        sample: Their features, categories left missing; float32, shape [sample, features].
+        sample_weights: Their weights; float32, shape [sample].
+        sample_labels: Their labels; float32, shape [sample, outputs].
+        minimum: Smallest value of each feature, NaN where there is none; float32, shape [features].
+        maximum: Largest value of each feature, NaN where there is none; float32, shape [features].
+        missing: Missing values of each feature; int64, shape [features].
+        beyond_float32: Integer values of each feature that float32 cannot tell from their neighbours; int64, shape
+            [features].
+        distinct: A sample of the distinct values of each feature.
+        categories: Categorical column -> its values.
+        label_values: A sample of the distinct labels.
+        label_minimum: Smallest label, NaN where there is none.
+        label_maximum: Largest label, NaN where there is none.
+        label_fraction: Smallest label that is no whole number, NaN where there is none.
+        weight_maximum: Largest weight, NaN where there is none.
+        terms: Exact sums over all rows of what the trainer asked for; int64, shape [terms, limbs].
+        content: Digest of what the rows hold, as `shardfit.matrix_reader.digest_content` makes it.
+    """
+
+    rows: int
+    sample_ids: Int64Array
+    sample: Float32Array
+    sample_weights: Float32Array
+    sample_labels: Float32Array
+    minimum: Float32Array
+    maximum: Float32Array
+    missing: Int64Array
+    beyond_float32: Int64Array
+    distinct: tuple[DistinctValues, ...]
+    categories: Mapping[str, frozenset[str | int | bool]] = field(default_factory=dict)
+    label_values: DistinctValues = field(default_factory=lambda: DistinctValues.empty(0))
+    label_minimum: float = float("nan")
+    label_maximum: float = float("nan")
+    label_fraction: float = float("nan")
+    weight_maximum: float = float("nan")
+    terms: Int64Array = field(default_factory=lambda: np.zeros((0, LIMBS), dtype=np.int64))
+    content: int = 0
+
+    @classmethod
+    def empty(cls, features: int, outputs: int, terms: int, spec: SampleSpec) -> Profile:
+        """Return the profile of no rows."""
+        nothing = np.full(features, np.nan, dtype=np.float32)
+        zeros = np.zeros(features, dtype=np.int64)
+        return cls(
+            rows=0,
+            sample_ids=np.zeros(0, dtype=np.int64),
+            sample=np.zeros((0, features), dtype=np.float32),
+            sample_weights=np.zeros(0, dtype=np.float32),
+            sample_labels=np.zeros((0, outputs), dtype=np.float32),
+            minimum=nothing,
+            maximum=nothing,
+            missing=zeros,
+            beyond_float32=zeros,
+            distinct=tuple(DistinctValues.empty(spec.distinct) for _ in range(features)),
+            label_values=DistinctValues.empty(spec.distinct),
+            terms=np.zeros((terms, LIMBS), dtype=np.int64),
+        )
+
+    @classmethod
+    def merge(cls, parts: Iterable[Profile]) -> Profile:
+        """Return the profile of all rows of `parts` (at least one) together."""
+        return reduce(cls.__add__, parts)
+
+    def __add__(self, other: Profile) -> Profile:
+        ids = np.concatenate([self.sample_ids, other.sample_ids])
+        order = np.argsort(ids, kind="stable")
+        names = self.categories.keys() | other.categories.keys()
+        none: frozenset[str | int | bool] = frozenset()
+        return Profile(
+            rows=self.rows + other.rows,
+            sample_ids=ids[order],
+            sample=np.concatenate([self.sample, other.sample])[order],
+            sample_weights=np.concatenate([self.sample_weights, other.sample_weights])[order],
+            sample_labels=np.concatenate([self.sample_labels, other.sample_labels])[order],
+            minimum=np.fmin(self.minimum, other.minimum),
+            maximum=np.fmax(self.maximum, other.maximum),
+            missing=self.missing + other.missing,
+            beyond_float32=self.beyond_float32 + other.beyond_float32,
+            distinct=tuple(a + b for a, b in zip(self.distinct, other.distinct, strict=True)),
+            categories={
+                name: self.categories.get(name, none) | other.categories.get(name, none) for name in sorted(names)
+            },
+            label_values=self.label_values + other.label_values,
+            label_minimum=float(np.fmin(self.label_minimum, other.label_minimum)),
+            label_maximum=float(np.fmax(self.label_maximum, other.label_maximum)),
+            label_fraction=float(np.fmin(self.label_fraction, other.label_fraction)),
+            weight_maximum=float(np.fmax(self.weight_maximum, other.weight_maximum)),
+            terms=self.terms + other.terms,
+            content=(self.content + other.content) % 2**64,
+        )
+
+    @property
+    def totals(self) -> tuple[float, ...]:
+        """The sums of the terms, each correctly rounded."""
+        return tuple(exact_total(parts) for parts in self.terms)
+
+    def category_maps(self) -> dict[str, CategoryMap]:
+        """Return one sorted category map for each categorical column."""
+        return {name: CategoryMap.of(name, values) for name, values in sorted(self.categories.items())}
+
+
+class ProfileBuilder:
+    """Makes a profile batch by batch, on the worker that reads the rows.
+
+    Args:
+        features: Number of feature columns.
+        outputs: Number of label columns.
+        terms: Number of terms that will be summed.
+        spec: What to keep.
+    """
+
+    def __init__(self, features: int, outputs: int, terms: int, spec: SampleSpec) -> None:
+        self._spec = spec
+        self._empty = Profile.empty(features, outputs, terms, spec)
+        self._rows = 0
+        self._ids: list[Int64Array] = []
+        self._sample: list[Float32Array] = []
+        self._weights: list[Float32Array] = []
+        self._sample_labels: list[Float32Array] = []
+        self._label_minimum = self._label_maximum = float("nan")
+        self._label_fraction = self._weight_maximum = float("nan")
+        self._minimum, self._maximum = self._empty.minimum.copy(), self._empty.maximum.copy()
+        self._missing, self._beyond = self._empty.missing.copy(), self._empty.beyond_float32.copy()
+        self._distinct = list(self._empty.distinct)
+        self._categories: dict[str, frozenset[str | int | bool]] = {}
+        self._labels = self._empty.label_values
+        self._terms = self._empty.terms.copy()
+        self._content = 0
+
+    def add_features(
+        self, row_ids: Int64Array, features: Float32Array, weights: Float32Array | None, integers: Iterable[int]
+    ) -> None:
+        """Take in features.
+
+        Args:
+            row_ids: Global row numbers; int64, shape [rows].
+            features: float32, shape [rows, features], NaN where missing; columns contiguous.
+            weights: float32, shape [rows], or None for 1.
+            integers: Positions of the columns that hold integers.
+        """
+        self._rows += len(row_ids)
+        kept = np.flatnonzero(self._spec.keeps(row_ids))
+        self._ids.append(row_ids[kept])
+        self._sample.append(features[kept])
+        self._weights.append(weights[kept] if weights is not None else np.ones(len(kept), dtype=np.float32))
+        if weights is not None:
+            self._weight_maximum = float(np.fmax(self._weight_maximum, weights.max()))
+        for j in range(features.shape[1]):
+            self._add_column(j, features[:, j])
+        for j in integers:
+            self._beyond[j] += int(np.count_nonzero(np.abs(features[:, j]) >= LARGEST_EXACT_INTEGER))
+
+    def _add_column(self, j: int, column: Float32Array) -> None:
+        missing = np.isnan(column)
+        count = int(np.count_nonzero(missing))
+        self._missing[j] += count
+        if count == len(column):
+            return
+        # Of both zeros, which one is found depends on the order of the rows; adding zero leaves one of them.
+        self._minimum[j] = np.fmin(self._minimum[j], np.fmin.reduce(column) + np.float32(0))
+        self._maximum[j] = np.fmax(self._maximum[j], np.fmax.reduce(column) + np.float32(0))
+        if self._spec.distinct:
+            self._distinct[j] = self._distinct[j].add(column[~missing] if count else column)
+
+    def add_categories(self, column: str, values: Iterable[str | int | bool]) -> None:
+        """Take in the distinct values of a categorical column."""
+        self._categories[column] = self._categories.get(column, frozenset()) | frozenset(values)
+
+    def add_labels(self, row_ids: Int64Array, labels: Float32Array) -> None:
+        """Take in labels; float32, shape [rows] or [rows, outputs], finite."""
+        self._labels = self._labels.add(labels.reshape(-1))
+        self._label_minimum = float(np.fmin(self._label_minimum, labels.min()))
+        self._label_maximum = float(np.fmax(self._label_maximum, labels.max()))
+        fractions = labels[labels != np.round(labels)]
+        self._label_fraction = float(np.fmin(self._label_fraction, np.fmin.reduce(fractions, initial=np.nan)))
+        self._sample_labels.append(labels.reshape(len(row_ids), -1)[self._spec.keeps(row_ids)])
+
+    def add_content(self, digest: int) -> None:
+        """Take in the digest of a batch's content."""
+        self._content = (self._content + digest) % 2**64
+
+    def infinite_feature(self) -> int | None:
+        """Return the position of a feature that holds an infinite value, or None."""
+        found = np.flatnonzero(np.isinf(self._minimum) | np.isinf(self._maximum))
+        return int(found[0]) if len(found) else None
+
+    def add_terms(self, terms: npt.NDArray[np.float64]) -> None:
+        """Take in what is to be summed over all rows; float64, shape [rows, terms], finite."""
+        for i in range(terms.shape[1]):
+            self._terms[i] += exact_parts(terms[:, i])
+
+    def build(self) -> Profile:
+        """Return the profile of everything taken in."""
+        return Profile(
+            rows=self._rows,
+            sample_ids=np.concatenate([self._empty.sample_ids, *self._ids]),
+            sample=np.concatenate([self._empty.sample, *self._sample]),
+            sample_weights=np.concatenate([self._empty.sample_weights, *self._weights]),
+            sample_labels=np.concatenate([self._empty.sample_labels, *self._sample_labels]),
+            minimum=self._minimum,
+            maximum=self._maximum,
+            missing=self._missing,
+            beyond_float32=self._beyond,
+            distinct=tuple(self._distinct),
+            categories=self._categories,
+            label_values=self._labels,
+            label_minimum=self._label_minimum,
+            label_maximum=self._label_maximum,
+            label_fraction=self._label_fraction,
+            weight_maximum=self._weight_maximum,
+            terms=self._terms,
+            content=self._content,
+        )

@@ -1,0 +1,328 @@
+"""One call of `train` as it goes on: its id, attempts, events, checkpoints, and what it leaves behind."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Any, Literal, Self
+
+from shardfit.artifacts import ArtifactStore
+from shardfit.coverage import DatasetCoverage
+from shardfit.errors import RunCancelledError, WorkerLostError
+from shardfit.events import (
+    ArtifactStored,
+    CheckpointOffered,
+    CheckpointStored,
+    Event,
+    EventSink,
+    MetricsReported,
+    PlanMade,
+    ProfileMade,
+    RunEnded,
+    RunStarted,
+    WorkerLost,
+)
+from shardfit.job import Job
+from shardfit.profile import LARGEST_EXACT_INTEGER, Profile
+from shardfit.registry import Registry
+from shardfit.run_plan import RunPlan
+from shardfit.run_record import RunRecord, metrics_at, new_run_id, save_record
+from shardfit.stores.local import user_stage_root
+from shardfit.trainer import Checkpoint, Trainer
+from shardfit.versions import installed_versions
+
+_ENTROPY_BYTES = 8
+
+
+@dataclass(frozen=True, eq=False)
+class TrainResult:
+    """What a finished run gives.
+
+    Args:
+        run_id: Identifier of the run; its record and model are found by it.
+        model: The trainer's model.
+        trainer: The trainer that made it; its `predict` and `save` take the model.
+        metrics: `"<dataset>-<metric>"` -> value after each round.
+        best_round: Last round that the model predicts with, or None for all.
+        coverage: Dataset name -> the rows that were planned and those that were used.
+        plan: What was decided before the start; of the last attempt.
+        attempts: Number of attempts, 1 if no worker was lost.
+        phases: Phase -> seconds.
+        warnings: What the user should know.
+        model_address: Where the model is published.
+        store: The store that it is published in.
+    """
+
+    run_id: str
+    model: Any = field(repr=False)
+    trainer: Trainer = field(repr=False)
+    metrics: Mapping[str, tuple[float, ...]]
+    best_round: int | None
+    coverage: Mapping[str, DatasetCoverage]
+    plan: RunPlan = field(repr=False)
+    attempts: int
+    phases: Mapping[str, float]
+    warnings: tuple[str, ...]
+    model_address: str
+    store: ArtifactStore = field(repr=False)
+
+
+class Run:
+    """One call of `train`. A context manager: leaving it ends the run and writes its record, however it is left.
+
+    Args:
+        run_id: Unique identifier.
+        job: What was asked for.
+        registry: Its observers hear of everything.
+        store: Keeps checkpoints, the model and the record.
+        observers: Called with every event, beside the plugins' own.
+        clock: Seconds since some moment.
+    """
+
+    def __init__(
+        self,
+        run_id: str,
+        job: Job,
+        registry: Registry,
+        store: ArtifactStore,
+        observers: Sequence[EventSink],
+        clock: Any = time.monotonic,
+    ) -> None:
+        self.run_id = run_id
+        self.attempt = 1
+        self.checkpoint = load_checkpoint(store, job.resume_from) if job.resume_from else None
+        self.phases: dict[str, float] = {}
+        self.warnings: list[str] = []
+        self._job, self._registry, self._store = job, registry, store
+        self._observers = tuple(observers)
+        self._clock = clock
+        earlier = self.checkpoint.metrics if self.checkpoint else {}
+        self._history: dict[str, dict[int, float]] = {name: dict(values) for name, values in earlier.items()}
+        self._stored: list[str] = []
+        self._plan: RunPlan | None = None
+        self._result: TrainResult | None = None
+
+    @classmethod
+    def start(cls, job: Job, registry: Registry, observers: Sequence[EventSink]) -> Run:
+        """Return a new run with an identifier and an open store.
+
+        Args:
+            job: What is asked for; names the stage.
+            registry: Opens the stage, and knows the plugins that observe.
+            observers: Called with every event, beside those.
+
+        Raises:
+            ArtifactError: The store cannot be opened, or `job.resume_from` is not in it.
+        """
+        store = registry.open_store(job.stage or str(user_stage_root(os.environ)))
+        run_id = new_run_id(datetime.now(UTC), os.urandom(_ENTROPY_BYTES))
+        return cls(run_id, job, registry, store, observers)
+
+    def __enter__(self) -> Self:
+        self.emit(RunStarted(trainer=self._job.trainer))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        status: Literal["finished", "failed", "cancelled"] = "finished"
+        if kind is not None:
+            status = "cancelled" if issubclass(kind, KeyboardInterrupt | RunCancelledError) else "failed"
+        message = "" if value is None else f"{type(value).__name__}: {value}"
+        self.emit(RunEnded(status=status, error=message, phases=dict(self.phases)))
+        # A record that fails while the run fails must not hide why the run failed.
+        with contextlib.suppress(Exception) if kind is not None else contextlib.nullcontext():
+            save_record(self._store, self._record(status, message))
+
+    @contextlib.contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Count the seconds of a phase."""
+        begun = self._clock()
+        try:
+            yield
+        finally:
+            self.phases[name] = self.phases.get(name, 0.0) + self._clock() - begun
+
+    def emit(self, event: Event) -> None:
+        """Pass an event to every observer."""
+        self._registry.notify(replace(event, run_id=self.run_id, attempt=self.attempt), self._observers)
+
+    def on_event(self, event: Event) -> None:
+        """Take an event from a worker. Called on the driver's thread, for events of the current attempt only."""
+        if isinstance(event, CheckpointOffered):
+            self._store_checkpoint(event)
+            return
+        if isinstance(event, MetricsReported):
+            for name, value in event.metrics.items():
+                self._history.setdefault(name, {})[event.round] = value
+        self.emit(event)
+
+    def planned(self, plan: RunPlan) -> None:
+        """Take the plan of the attempt that is about to start; older attempts cannot publish from now on.
+
+        Raises:
+            InvalidArgumentError: The checkpoint that was asked for does not fit the plan.
+        """
+        self._plan = plan
+        if self.attempt == 1 and self.checkpoint is not None:
+            plan.trainer.check_resume(plan.config, plan.roles, self.checkpoint)
+        self._store.fence(self.run_id, self.attempt)
+        self._warn(plan.warnings)
+        self.emit(
+            PlanMade(
+                workers=plan.layout.workers,
+                rows={name: dataset.shard_plan.rows for name, dataset in plan.datasets.items()},
+                digests={name: dataset.shard_plan.digest for name, dataset in plan.datasets.items()},
+                reasons=plan.layout.reasons,
+                warnings=plan.warnings,
+            )
+        )
+
+    def profiled(self, profile: Profile, plan: RunPlan) -> None:
+        """Take the merged profile, and what its values give cause to warn about.
+
+        Args:
+            profile: Of the whole training data.
+            plan: Of this attempt.
+        """
+        found = [
+            f"{name}: {count:,} whole numbers from {LARGEST_EXACT_INTEGER:,} on are rounded to float32; neighbours may "
+            "become equal."
+            for name, count in zip(plan.roles.features, profile.beyond_float32.tolist(), strict=True)
+            if count
+        ]
+        found += [
+            f"{name}: every value is missing."
+            for name, missing in zip(plan.roles.features, profile.missing.tolist(), strict=True)
+            if missing == profile.rows and name not in profile.categories
+        ]
+        self._warn(found)
+        self.emit(ProfileMade(rows=profile.rows, sample_rows=len(profile.sample_ids), warnings=tuple(found)))
+
+    def lost(self, error: WorkerLostError) -> None:
+        """Take the loss of a worker: the next attempt goes on from the last checkpoint.
+
+        Raises:
+            WorkerLostError: There were as many attempts as the job allows.
+        """
+        self.emit(WorkerLost(worker=error.rank, node=error.node, reason=str(error)))
+        if self.attempt >= self._job.max_attempts:
+            raise error
+        self.attempt += 1
+        if self._stored:
+            self.checkpoint = load_checkpoint(self._store, self._stored[-1])
+
+    def publish(self, plan: RunPlan, model: Any, coverage: Mapping[str, DatasetCoverage]) -> TrainResult:
+        """Store the model as a whole and return the result.
+
+        Args:
+            plan: Of the attempt that made it.
+            model: What the trainer collected.
+            coverage: Dataset name -> the rows that were planned and those that were used.
+
+        Raises:
+            ArtifactError: The store refuses it; nothing is visible then.
+        """
+        artifact = f"model/{self.run_id}"
+        metrics = {name: tuple(values[i] for i in sorted(values)) for name, values in self._history.items()}
+        best = plan.trainer.best_round(model)
+        metadata = {
+            "run_id": self.run_id,
+            "trainer": self._job.trainer,
+            "versions": installed_versions(),
+            "shard_plan": plan.datasets["train"].shard_plan.digest,
+            "metrics": {name: value for name, value in metrics_at(best, metrics).items() if math.isfinite(value)},
+            "history": self._finite_history(),
+            "best_round": best,
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        self._store.put(artifact, dict(plan.trainer.save(model)), metadata, self.attempt)
+        address = self._store.address(artifact)
+        self.emit(ArtifactStored(artifact=artifact, address=address))
+        self._result = TrainResult(
+            run_id=self.run_id,
+            model=model,
+            trainer=plan.trainer,
+            metrics=metrics,
+            best_round=best,
+            coverage=dict(coverage),
+            plan=plan,
+            attempts=self.attempt,
+            phases=self.phases,
+            warnings=tuple(self.warnings),
+            model_address=address,
+            store=self._store,
+        )
+        return self._result
+
+    def _store_checkpoint(self, event: CheckpointOffered) -> None:
+        artifact = f"run/{self.run_id}/checkpoint-{self.attempt}-{event.step}"
+        metadata = {"step": event.step, "history": self._finite_history()}
+        self._store.put(artifact, dict(event.files), metadata, self.attempt)
+        self._stored.append(artifact)
+        self.emit(CheckpointStored(step=event.step, artifact=artifact))
+        for old in self._stored[:-1]:
+            self._store.delete(old)
+        del self._stored[:-1]
+
+    def _finite_history(self) -> dict[str, dict[int, float]]:
+        # A manifest is strict JSON, which has no nan.
+        return {
+            name: {number: value for number, value in values.items() if math.isfinite(value)}
+            for name, values in self._history.items()
+        }
+
+    def _warn(self, warnings: Sequence[str]) -> None:
+        self.warnings.extend(warning for warning in warnings if warning not in self.warnings)
+
+    def _record(self, status: Literal["finished", "failed", "cancelled"], error: str) -> RunRecord:
+        plan, result = self._plan, self._result
+        return RunRecord(
+            run_id=self.run_id,
+            attempts=self.attempt,
+            status=status,
+            error=error,
+            trainer=self._job.trainer,
+            job=self._job.describe(),
+            versions=installed_versions(),
+            plan=plan.to_dict() if plan else {},
+            warnings=tuple(self.warnings),
+            metrics={name: [values[i] for i in sorted(values)] for name, values in self._history.items()},
+            best_round=result.best_round if result else None,
+            coverage={name: str(part.handed) for name, part in result.coverage.items()} if result else {},
+            phases=dict(self.phases),
+            model_address=result.model_address if result else "",
+        )
+
+
+def load_checkpoint(store: ArtifactStore, artifact: str) -> Checkpoint:
+    """Return the checkpoint under an identifier: of a checkpoint, a finished model, or a run (its newest checkpoint).
+
+    Args:
+        store: Where it is kept.
+        artifact: Identifier, or the id of a run; of a run without a checkpoint, its model.
+
+    Raises:
+        ArtifactNotFoundError: Nothing is there.
+        ArtifactCorruptError: A file is torn or altered.
+    """
+    if "/" not in artifact:
+        found = sorted(store.list(f"run/{artifact}/checkpoint-"), key=_checkpoint_order)
+        artifact = found[-1] if found else f"model/{artifact}"
+    manifest = store.manifest(artifact)
+    files = {stored.name: store.read(artifact, stored.name) for stored in manifest.files}
+    step = int(manifest.metadata.get("step", 0))
+    history = manifest.metadata.get("history", {})
+    # JSON has turned the numbers of the rounds into text.
+    metrics = {name: {int(number): value for number, value in values.items()} for name, values in history.items()}
+    return Checkpoint(step, files, metrics)
+
+
+def _checkpoint_order(artifact: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in artifact.rsplit("checkpoint-", 1)[1].split("-"))

@@ -1,0 +1,261 @@
+"""Everything that is decided before a worker starts: what `shardfit plan` prints and `train` carries out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pyarrow as pa
+
+from shardfit.casts import ColumnCast, plan_casts, same_categories
+from shardfit.columns import ColumnRoles
+from shardfit.errors import DataError, EmptyDataError, SchemaMismatchError
+from shardfit.groups import build_group_index
+from shardfit.job import Job
+from shardfit.registry import Registry
+from shardfit.scaling import ClusterResources, ScalingRequest, WorkerLayout
+from shardfit.shard_plan import ShardingConstraints, ShardPlan, World
+from shardfit.source import DataSource, Fragment
+from shardfit.trainer import TRAIN, DataShape, Trainer
+
+
+@dataclass(frozen=True, eq=False)
+class DatasetPlan:
+    """One dataset and who reads what of it.
+
+    Args:
+        source: Where the rows are.
+        fragments: In global row order.
+        constraints: What the strategy had to respect.
+        shard_plan: Which worker reads which rows.
+    """
+
+    source: DataSource
+    fragments: Sequence[Fragment]
+    constraints: ShardingConstraints
+    shard_plan: ShardPlan
+
+    @property
+    def bytes(self) -> int:
+        """Approximate decoded bytes of all columns, as far as the source knows."""
+        return sum(fragment.bytes or 0 for fragment in self.fragments)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the plan of this dataset as plain values."""
+        return {
+            "source": self.source.describe(),
+            "fragments": len(self.fragments),
+            "rows": self.shard_plan.rows,
+            "bytes": self.bytes,
+            "strategy": self.shard_plan.strategy,
+            "digest": self.shard_plan.digest,
+            "worker_rows": self.shard_plan.worker_rows.tolist(),
+            "worker_slices": (self.shard_plan.worker_offsets[1:] - self.shard_plan.worker_offsets[:-1]).tolist(),
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class RunPlan:
+    """What a run will do.
+
+    Args:
+        job: What was asked for.
+        trainer: The plugin.
+        config: The trainer's configuration.
+        roles: Resolved column roles.
+        casts: One a column of `roles.all`.
+        request: What the scaling policy was asked.
+        layout: Where workers run, and why.
+        datasets: `train` and the evaluation sets, by name.
+        memory: Part -> expected peak bytes of the largest worker.
+        passes: How often each shard is read.
+        warnings: What the user should know.
+    """
+
+    job: Job
+    trainer: Trainer
+    config: Any
+    roles: ColumnRoles
+    casts: tuple[ColumnCast, ...]
+    request: ScalingRequest
+    layout: WorkerLayout
+    datasets: Mapping[str, DatasetPlan]
+    memory: Mapping[str, int]
+    passes: int
+    warnings: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the plan as plain values that JSON can hold."""
+        slots = [
+            {"rank": slot.rank, "node": slot.node, "cpus": slot.cpus, "gpus": slot.gpus, "memory": slot.memory}
+            for slot in self.layout.slots
+        ]
+        return {
+            "trainer": self.job.trainer,
+            "engine": self.layout.engine,
+            "workers": slots,
+            "reasons": list(self.layout.reasons),
+            "features": list(self.roles.features),
+            "label": list(self.roles.label),
+            "casts": [{"column": c.name, "type": c.arrow_type, "rule": c.rule, "note": c.note} for c in self.casts],
+            "datasets": {name: dataset.to_dict() for name, dataset in self.datasets.items()},
+            "passes": self.passes,
+            "memory_per_worker": {**self.memory, "total": sum(self.memory.values())},
+            "warnings": list(self.warnings),
+        }
+
+
+def plan_run(job: Job, registry: Registry, cluster: ClusterResources) -> RunPlan:
+    """Return everything that a run of `job` on `cluster` would do; reads metadata and group columns only.
+
+    Args:
+        job: What is asked for.
+        registry: Where trainers, sources, strategies and policies come from.
+        cluster: What there is to run on; `shardfit.engines.current_resources()` finds out.
+
+    Raises:
+        ShardfitError: Whatever can be known to be wrong before a worker starts.
+    """
+    trainer = registry.trainer(job.trainer)
+    config = trainer.configure(job.params)
+    trainer.check_evals(config, tuple(job.evals))
+    sources = {TRAIN: job.data.resolve(registry)}
+    sources |= {name: connector.resolve(registry) for name, connector in job.evals.items()}
+    schema = sources[TRAIN].schema()
+    roles = trainer.columns(config, job.columns, schema)
+    casts = plan_casts(schema, roles.all, roles.categorical, _group_alone(roles))
+    for name in job.evals:
+        with _about(name):
+            _check_same_types(sources[name].schema(), schema, roles, casts)
+    fragments = {name: _fragments(name, source) for name, source in sources.items()}
+    request = _scaling_request(job, fragments[TRAIN], schema, roles)
+    layout = registry.get("scaling_policies", job.scaling).decide(cluster, request)
+    constraints = {name: _constraints(name, source, roles) for name, source in sources.items()}
+    layout, plans = plan_shards(job, registry, layout, fragments, constraints)
+    datasets = {name: DatasetPlan(sources[name], fragments[name], constraints[name], plans[name]) for name in sources}
+    memory = trainer.estimate_memory(config, _shape(datasets, roles))
+    warnings = (
+        *trainer.warnings(config, roles, layout),
+        *(f"{cast.name}: {cast.note}" for cast in casts if cast.note),
+        *(warning for source in sources.values() for warning in source.warnings()),
+        *_memory_warnings(memory, layout),
+    )
+    passes = trainer.passes(config)
+    return RunPlan(job, trainer, config, roles, casts, request, layout, datasets, memory, passes, tuple(warnings))
+
+
+def plan_shards(
+    job: Job,
+    registry: Registry,
+    layout: WorkerLayout,
+    fragments: Mapping[str, Sequence[Fragment]],
+    constraints: Mapping[str, ShardingConstraints],
+) -> tuple[WorkerLayout, dict[str, ShardPlan]]:
+    """Return who reads what of each dataset, and the layout without the workers that the data leaves empty.
+
+    Args:
+        job: Names the strategy, and has the seed.
+        registry: Where the strategy comes from.
+        layout: What the scaling policy decided.
+        fragments: Dataset name -> its fragments, in global row order; `train` is one.
+        constraints: Dataset name -> what the strategy must respect.
+    """
+    name = job.sharding
+    if name == "auto":
+        name = "groups" if constraints[TRAIN].group_index is not None else "rows"
+    strategy = registry.get("sharding_strategies", name)
+
+    def plan(dataset: str, workers: int) -> ShardPlan:
+        return strategy(fragments[dataset], World(workers), job.seed, constraints[dataset])
+
+    train = plan(TRAIN, layout.workers)
+    layout = layout.first(train.workers)
+    others = {dataset: plan(dataset, layout.workers) for dataset in fragments if dataset != TRAIN}
+    return layout, {TRAIN: train, **others}
+
+
+def replan(plan: RunPlan, registry: Registry, layout: WorkerLayout) -> RunPlan:
+    """Return the plan of the next attempt, on another layout; nothing is read again.
+
+    Args:
+        plan: Of the attempt that failed.
+        registry: Where the sharding strategy comes from.
+        layout: What the next attempt runs on.
+    """
+    fragments = {name: dataset.fragments for name, dataset in plan.datasets.items()}
+    constraints = {name: dataset.constraints for name, dataset in plan.datasets.items()}
+    layout, plans = plan_shards(plan.job, registry, layout, fragments, constraints)
+    datasets = {name: replace(dataset, shard_plan=plans[name]) for name, dataset in plan.datasets.items()}
+    memory = plan.trainer.estimate_memory(plan.config, _shape(datasets, plan.roles))
+    return replace(plan, layout=layout, datasets=datasets, memory=memory)
+
+
+@contextmanager
+def _about(dataset: str) -> Iterator[None]:
+    """Let errors about the data say which dataset they are about."""
+    try:
+        yield
+    except DataError as error:
+        raise type(error)(f"dataset {dataset!r}: {error.asked}", error.found, error.advice) from error
+
+
+def _fragments(name: str, source: DataSource) -> Sequence[Fragment]:
+    with _about(name):
+        fragments = source.fragments()
+        if not sum(fragment.rows for fragment in fragments):
+            raise EmptyDataError(
+                f"counting the rows of {source.describe()}",
+                f"found none in {len(fragments)} fragments",
+                "Training needs at least one row.",
+            )
+    return fragments
+
+
+def _constraints(name: str, source: DataSource, roles: ColumnRoles) -> ShardingConstraints:
+    with _about(name):
+        return ShardingConstraints(build_group_index(source, roles.group) if roles.group else None)
+
+
+def _group_alone(roles: ColumnRoles) -> str | None:
+    """Return the group column unless it is a feature, too, and so becomes numbers."""
+    return None if roles.group in roles.features else roles.group
+
+
+def _check_same_types(
+    schema: pa.Schema, training: pa.Schema, roles: ColumnRoles, casts: tuple[ColumnCast, ...]
+) -> None:
+    roles.resolve(schema)
+    others = plan_casts(schema, roles.all, roles.categorical, _group_alone(roles))
+    for cast, other in zip(casts, others, strict=True):
+        types = schema.field(cast.name).type, training.field(cast.name).type
+        if cast.rule != other.rule or (cast.rule == "category" and not same_categories(*types)):
+            raise SchemaMismatchError(
+                f"comparing column {cast.name!r} with the training data",
+                f"it is {other.arrow_type}, there it is {cast.arrow_type}",
+                "Make the types agree.",
+            )
+
+
+def _scaling_request(job: Job, fragments: Sequence[Fragment], schema: pa.Schema, roles: ColumnRoles) -> ScalingRequest:
+    known = sum(fragment.bytes or 0 for fragment in fragments)
+    rows = sum(fragment.rows for fragment in fragments)
+    narrow = known * len(roles.all) // len(schema) if known else 4 * rows * len(roles.all)
+    return ScalingRequest(job.workers, job.cpus_per_worker, job.use_gpu, rows, narrow)
+
+
+def _shape(datasets: Mapping[str, DatasetPlan], roles: ColumnRoles) -> DataShape:
+    largest = {name: int(dataset.shard_plan.worker_rows.max(initial=0)) for name, dataset in datasets.items()}
+    rows = largest.pop(TRAIN)
+    total = datasets[TRAIN].shard_plan.rows
+    return DataShape(rows, total, len(roles.features), sum(largest.values()))
+
+
+def _memory_warnings(memory: Mapping[str, int], layout: WorkerLayout) -> tuple[str, ...]:
+    needed = sum(memory.values())
+    return tuple(
+        f"Worker {slot.rank} needs about {needed / 2**20:,.0f} MiB and has {slot.memory / 2**20:,.0f} MiB."
+        for slot in layout.slots
+        if slot.memory and needed > slot.memory
+    )

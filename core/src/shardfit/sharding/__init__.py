@@ -1,0 +1,1 @@
+"""Sharding strategies that ship with the core, one pure function a file."""

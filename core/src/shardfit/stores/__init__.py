@@ -1,0 +1,1 @@
+"""Artifact stores that ship with the core."""

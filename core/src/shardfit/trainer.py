@@ -1,0 +1,230 @@
+"""What a framework's plugin provides: the small `Trainer` contract, and the values that it is called with."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+
+from shardfit.columns import ColumnRoles
+from shardfit.coverage import DatasetCoverage
+from shardfit.engine import WorkerContext, WorkerGroup
+from shardfit.scaling import WorkerLayout
+from shardfit.shard_reader import ShardReader
+
+TRAIN = "train"
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A state to go on from.
+
+    Args:
+        step: Rounds or steps that it holds; 0 where it does not say.
+        files: Name -> content, as the worker offered them or as `Trainer.save` wrote them.
+        metrics: `"<dataset>-<metric>"` -> round -> value, of the run that it is from.
+    """
+
+    step: int
+    files: Mapping[str, bytes] = field(repr=False)
+    metrics: Mapping[str, Mapping[int, float]] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class RunSettings:
+    """What holds for a whole attempt, beside the trainer's own configuration.
+
+    Args:
+        roles: Resolved column roles; `features` is never empty.
+        seed: The run's seed.
+        checkpoint_every_rounds: Offer a checkpoint after every so many rounds, or None.
+        checkpoint_every_seconds: Offer one after so many seconds without, or None.
+        resume: The checkpoint to go on from, or None.
+        reference: For a `BinnedTrainer`, the bins that every matrix is made with; else None.
+    """
+
+    roles: ColumnRoles
+    seed: int = 0
+    checkpoint_every_rounds: int | None = None
+    checkpoint_every_seconds: float | None = None
+    resume: Checkpoint | None = None
+    reference: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class DataShape:
+    """The size of the training data as the plan knows it.
+
+    Args:
+        rows: Rows of the largest shard.
+        total_rows: Rows of the whole training data.
+        features: Number of feature columns.
+        eval_rows: Rows of the largest shard of each evaluation set, added up.
+    """
+
+    rows: int
+    total_rows: int
+    features: int
+    eval_rows: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerReport:
+    """What one worker ends with.
+
+    Args:
+        value: Whatever the trainer returned; passed on to `collect`.
+        coverage: Dataset name -> the rows that were handed to the library.
+    """
+
+    value: Any
+    coverage: Mapping[str, DatasetCoverage]
+
+
+class Trainer(ABC):
+    """A framework's way to train a model on shards.
+
+    Calls, in order; the object is made once a run and holds no state between calls:
+
+    1. `configure`: once, on the driver.
+    2. `check_evals`, `columns`: once, on the driver. `warnings`, `estimate_memory` and `passes`: once, on the driver,
+       for the plan. `check_resume`: once, on the driver, where an earlier run is gone on from.
+    3. `rendezvous`: once an attempt, on the driver, entered before the workers run and left after them.
+    4. `run_worker`: once an attempt, on every worker at the same time.
+    5. `collect`: once, on the driver.
+    6. `save`: once, on the driver. `load`: any number of times, anywhere.
+    7. `predict`: for each batch, on every worker of a prediction.
+
+    The trainer object, what `configure` returns, what `rendezvous` yields and models are pickled to workers.
+    """
+
+    @abstractmethod
+    def configure(self, params: Mapping[str, Any]) -> Any:
+        """Return the configuration that `params` ask for. Called once, on the driver.
+
+        Raises:
+            UnknownParameterError: A parameter does not exist; suggests the nearest name.
+            InvalidArgumentError: A value cannot be used, or cannot be used distributed; names the alternative.
+        """
+
+    def check_evals(self, config: Any, evals: Sequence[str]) -> None:  # noqa: B027
+        """Check that there are the evaluation sets that `config` needs. Called once, on the driver.
+
+        Args:
+            config: What `configure` returned.
+            evals: Their names, in the order in which they were given; may be empty.
+
+        Raises:
+            InvalidArgumentError: One is missing.
+        """
+
+    def columns(self, config: Any, roles: ColumnRoles, schema: pa.Schema) -> ColumnRoles:
+        """Return the columns that training needs, with defaults filled in. Called once, on the driver.
+
+        Args:
+            config: What `configure` returned.
+            roles: What the user asked for; `features` is empty where every other column is meant.
+            schema: Columns and types of the training data.
+
+        Raises:
+            UnknownColumnError: A column does not exist.
+            InvalidArgumentError: A role is missing that `config` needs.
+        """
+        return roles.resolve(schema)
+
+    def warnings(self, config: Any, roles: ColumnRoles, layout: WorkerLayout) -> tuple[str, ...]:
+        """Return what the user should know before the start, a sentence each. Called once, on the driver.
+
+        Args:
+            config: What `configure` returned.
+            roles: What `columns` returned.
+            layout: Where workers will run.
+        """
+        return ()
+
+    def estimate_memory(self, config: Any, shape: DataShape) -> Mapping[str, int]:
+        """Return the expected peak bytes of one worker by part. Called once, on the driver, for the plan.
+
+        Args:
+            config: What `configure` returned.
+            shape: Size of the largest worker's shards.
+        """
+        return {}
+
+    def passes(self, config: Any) -> int:
+        """Return how often each shard is read. Called once, on the driver, for the plan."""
+        return 1
+
+    def check_resume(self, config: Any, roles: ColumnRoles, checkpoint: Checkpoint) -> None:  # noqa: B027
+        """Check that training can go on from `checkpoint`. Called once, on the driver, where one is asked for.
+
+        Args:
+            config: What `configure` returned.
+            roles: What `columns` returned.
+            checkpoint: Of an earlier run, or a finished model.
+
+        Raises:
+            InvalidArgumentError: It does not fit; says what it has and what was asked for.
+        """
+
+    def rendezvous(self, workers: WorkerGroup) -> AbstractContextManager[Any]:
+        """Hold whatever must live while workers meet: a tracker, a list of held ports, an address.
+
+        The value of the context is passed to `run_worker` as `meeting`. Entered once an attempt, on the driver.
+        """
+        return nullcontext()
+
+    @abstractmethod
+    def run_worker(
+        self,
+        context: WorkerContext,
+        shards: Mapping[str, ShardReader],
+        config: Any,
+        settings: RunSettings,
+        meeting: Any,
+    ) -> Any:
+        """Train on this worker's shards and return what `collect` needs. Called once an attempt, on every worker.
+
+        Args:
+            context: Rank, world size, threads; reports metrics, offers checkpoints, tells whether to stop.
+            shards: `train` and one reader for each evaluation set, by name. Each may be read any number of times.
+            config: What `configure` returned.
+            settings: Roles, seed, checkpoints.
+            meeting: What `rendezvous` yielded.
+        """
+
+    @abstractmethod
+    def collect(self, values: Sequence[Any]) -> Any:
+        """Return the model, from what the workers returned, by rank. Called once, on the driver."""
+
+    @abstractmethod
+    def save(self, model: Any) -> Mapping[str, bytes]:
+        """Return the files that hold the model; nothing pickled. Called once, on the driver."""
+
+    @abstractmethod
+    def load(self, files: Mapping[str, bytes]) -> Any:
+        """Return the model that `save` wrote. Called anywhere."""
+
+    @abstractmethod
+    def predict(self, model: Any, batch: pa.RecordBatch) -> pa.Array:
+        """Return one prediction for each row of `batch`, in order. Called on every worker of a prediction.
+
+        Args:
+            model: What `load` returned.
+            batch: 1 or more rows; has the `input_columns`, as the data has them.
+        """
+
+    def best_round(self, model: Any) -> int | None:
+        """Return the last round that `predict` uses, or None for all that were trained. Called on the driver."""
+        return None
+
+    def input_columns(self, model: Any) -> tuple[str, ...]:
+        """Return the columns that `predict` needs. Called on the driver."""
+        raise TypeError(f"{type(self).__name__} does not say which columns its models predict from")
+
+
+__all__ = ["TRAIN", "Checkpoint", "DataShape", "RunSettings", "Trainer", "WorkerReport"]

@@ -1,0 +1,169 @@
+"""`XGBEstimator`: the arguments of a plain XGBoost program, trained on shards."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from shardfit.columns import ColumnRoles
+from shardfit.errors import InvalidArgumentError
+from shardfit.estimator import BoosterEstimator, BoosterScalingConfig, column_names, evaluation_sets
+from shardfit.run import TrainResult
+
+if TYPE_CHECKING:
+    import xgboost
+
+    from shardfit.events import EventSink
+    from shardfit.registry import Registry
+
+
+class XGBScalingConfig(BoosterScalingConfig):
+    """How many workers train an XGBoost model; see `BoosterScalingConfig`."""
+
+    __slots__ = ()
+
+
+class XGBEstimator(BoosterEstimator):
+    """Trains an XGBoost booster; the same one however many workers train it.
+
+    Args:
+        n_estimators: Boosting rounds.
+        objective: XGBoost's name, or a function (raw predictions, matrix) -> (gradients, hessians) of this worker's
+            rows.
+        params: XGBoost's parameters; they win over the arguments here.
+        scaling_config: How many workers; everything that is useful if None.
+        callbacks: XGBoost callbacks; each runs on every worker.
+        early_stopping_rounds: Rounds without improvement of the last metric on the last evaluation set before
+            training stops, on all workers in the same round.
+        custom_metric: A function (predictions, labels, weights) -> (numerator, denominator) over this worker's rows;
+            the value is the ratio of their sums over all workers. Or a `shardfit.metrics.CustomMetric`.
+        artifact_stage_location: Where the model is published; the user's own stage if None.
+        seed: 0 to 2**31 - 1.
+        sharding: Name of a sharding strategy; `auto` keeps groups together where there are any.
+        checkpoint_every_rounds: Keep a checkpoint after every so many rounds, or None.
+        checkpoint_every_seconds: Keep one after so many seconds without, or None.
+        max_attempts: How often to try in all when workers are lost, 1 or more.
+        registry: Where plugins come from; the installed ones if None.
+        observers: Called with every event of a run.
+    """
+
+    def __init__(
+        self,
+        n_estimators: int = 100,
+        objective: str | Callable[..., tuple[Any, Any]] = "reg:squarederror",
+        params: Mapping[str, Any] | None = None,
+        scaling_config: BoosterScalingConfig | None = None,
+        callbacks: Sequence[Any] | None = None,
+        *,
+        early_stopping_rounds: int | None = None,
+        custom_metric: Any = None,
+        artifact_stage_location: str | None = None,
+        seed: int = 0,
+        sharding: str = "auto",
+        checkpoint_every_rounds: int | None = None,
+        checkpoint_every_seconds: float | None = 60.0,
+        max_attempts: int = 3,
+        registry: Registry | None = None,
+        observers: Sequence[EventSink] = (),
+    ) -> None:
+        arguments = {
+            "n_estimators": n_estimators,
+            "objective": objective,
+            "callbacks": None if callbacks is None else list(callbacks),
+            "early_stopping_rounds": early_stopping_rounds,
+            "custom_metric": custom_metric,
+        }
+        given = dict(params or {})
+        given.update({name: value for name, value in _defaults(arguments).items() if not _is_given(name, given)})
+        super().__init__(
+            "xgboost",
+            given,
+            scaling_config,
+            artifact_stage_location,
+            seed,
+            sharding,
+            checkpoint_every_rounds,
+            checkpoint_every_seconds,
+            max_attempts,
+            registry,
+            observers,
+        )
+
+    def fit(
+        self,
+        dataset: object,
+        input_cols: Sequence[str] | None = None,
+        label_col: str | Sequence[str] | None = None,
+        eval_set: object = None,
+        verbose_eval: bool | int | None = None,
+        *,
+        weight_col: str | None = None,
+        group_col: str | None = None,
+        base_margin_col: str | Sequence[str] | None = None,
+        categorical_cols: Sequence[str] | None = None,
+        resume_from: str | TrainResult | None = None,
+    ) -> xgboost.Booster:
+        """Train and return the booster.
+
+        Args:
+            dataset: A `DataConnector`, or whatever `DataConnector.from_dataframe` accepts.
+            input_cols: Features, in the order of the model; every column without another part if None.
+            label_col: Column to predict; several for multi-output models.
+            eval_set: One dataset, called `eval`, or a mapping of names to datasets.
+            verbose_eval: Print the metrics of each round (True) or of every so many rounds (a number).
+            weight_col: Column of sample weights.
+            group_col: Column whose equal, adjacent values make a query group, for ranking.
+            base_margin_col: Column of initial raw predictions; several for several outputs.
+            categorical_cols: Those of the features that hold categories.
+            resume_from: The result or run id of an earlier run in the same stage, or an artifact in it, to go on from;
+                `n_estimators` counts its rounds too.
+
+        Raises:
+            ShardfitError: See `shardfit.errors`.
+        """
+        roles = ColumnRoles(
+            features=column_names(input_cols),
+            label=column_names(label_col),
+            weight=weight_col,
+            group=group_col,
+            base_margin=column_names(base_margin_col),
+            categorical=column_names(categorical_cols),
+        )
+        patience = self._params.get("early_stopping_rounds")
+        if patience is not None and not evaluation_sets(eval_set):
+            raise InvalidArgumentError(
+                "reading early_stopping_rounds", f"found {patience!r} and no evaluation set", "Set eval_set."
+            )
+        self._fit(dataset, roles, eval_set, verbose_eval, resume_from)
+        return self.get_booster()
+
+    def get_booster(self) -> xgboost.Booster:
+        """Return the trained booster, a plain `xgboost.Booster`, made anew at each call.
+
+        Raises:
+            InvalidArgumentError: Nothing has been fitted.
+        """
+        return self.result.model.booster()
+
+    def get_eval_results(self) -> dict[str, dict[str, list[float]]]:
+        """Return dataset -> metric -> value after each round, over all rows of the dataset."""
+        return {name: dict(metrics) for name, metrics in self.result.model.history.items()}
+
+    def to_sklearn(self) -> xgboost.XGBModel:
+        """Return a fitted `XGBRegressor`, `XGBClassifier` or `XGBRanker` with the same predictions.
+
+        It takes what the booster takes: float features, categories as their codes in `result.model.spec.categories`.
+        """
+        from shardfit_xgboost.sklearn_model import to_sklearn
+
+        return to_sklearn(self.result.model)
+
+
+def _defaults(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in arguments.items() if value is not None}
+
+
+def _is_given(name: str, params: Mapping[str, Any]) -> bool:
+    from shardfit_xgboost.parameters import ALIASES
+
+    return any(ALIASES.get(given, given) == name for given in params)

@@ -1,0 +1,126 @@
+"""A trained model: a plain XGBoost booster, and what it takes to feed it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import xgboost as xgb
+
+from shardfit.casts import ColumnCast
+from shardfit.category_map import CategoryMap
+from shardfit.columns import ColumnRoles
+from shardfit.errors import ArtifactCorruptError, InvalidValueError
+from shardfit.matrix_reader import MatrixSpec
+
+MODEL_FILE = "model.ubj"
+FEATURES_FILE = "features.json"
+
+
+@dataclass(frozen=True, eq=False)
+class XGBModel:
+    """A trained model. `booster()` gives the library's own object.
+
+    Args:
+        raw: The booster in XGBoost's binary form.
+        spec: How rows become the matrix that the booster predicts from.
+        objective: Name of the objective, or empty for a function of the user's.
+        history: Dataset -> metric -> value after each round.
+        best_iteration: Last round that predictions use.
+    """
+
+    raw: bytes = field(repr=False)
+    spec: MatrixSpec
+    objective: str
+    history: Mapping[str, Mapping[str, list[float]]]
+    best_iteration: int
+
+    def booster(self) -> Any:
+        """Return a new `xgboost.Booster`."""
+        return xgb.Booster(model_file=bytearray(self.raw))
+
+    def predict(self, booster: Any, records: pa.RecordBatch, threads: int = 0) -> pa.Array:
+        """Return one prediction for each row: a number, or a list of fixed size where the model has several outputs.
+
+        Raises:
+            InvalidValueError: A feature is infinite, or a base margin is no finite number.
+        """
+        spec, names = self.spec, list(self.spec.roles.features)
+        types = ["c" if cast.rule == "category" else "q" for cast in spec.feature_casts]
+        features, margins = spec.encode(records), spec.base_margin(records)
+        _check_values(spec, features, margins)
+        data = xgb.DMatrix(
+            features, feature_names=names, feature_types=types, enable_categorical=True, base_margin=margins
+        )
+        used = (0, self.best_iteration + 1)
+        return as_arrow(booster.predict(data, iteration_range=used))
+
+    def files(self) -> dict[str, bytes]:
+        """Return the files that hold the model: `model.ubj`, which XGBoost loads alone, and `features.json`."""
+        features = {
+            "objective": self.objective,
+            "features": list(self.spec.roles.features),
+            "label": list(self.spec.roles.label),
+            "base_margin": list(self.spec.roles.base_margin),
+            "casts": [
+                {"name": cast.name, "arrow_type": cast.arrow_type, "rule": cast.rule}
+                for cast in map(self.spec.cast, _known_roles(self.spec.roles).all)
+            ],
+            "categories": {name: json.loads(known.to_json()) for name, known in self.spec.categories.items()},
+            "max_bin": self.spec.max_bin,
+            "missing": None if np.isnan(self.spec.missing) else self.spec.missing,
+            "history": self.history,
+            "best_iteration": self.best_iteration,
+        }
+        return {MODEL_FILE: self.raw, FEATURES_FILE: json.dumps(features, indent=1).encode()}
+
+    @classmethod
+    def from_files(cls, files: Mapping[str, bytes]) -> XGBModel:
+        """Return the model that `files` wrote.
+
+        Raises:
+            ArtifactCorruptError: A file is missing or cannot be read.
+        """
+        try:
+            read = json.loads(files[FEATURES_FILE])
+            casts = tuple(ColumnCast(**cast) for cast in read["casts"])
+            features, label, margins = (tuple(read[name]) for name in ("features", "label", "base_margin"))
+            roles = ColumnRoles(features, label, base_margin=margins, categorical=tuple(read["categories"]))
+            maps = {name: CategoryMap.from_json(json.dumps(known)) for name, known in read["categories"].items()}
+            missing = float("nan") if read["missing"] is None else read["missing"]
+            spec = MatrixSpec(roles, casts, maps, read["max_bin"], missing)
+            return cls(files[MODEL_FILE], spec, read["objective"], read["history"], read["best_iteration"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise ArtifactCorruptError("loading an XGBoost model", repr(error), "Train or fetch it again.") from error
+
+
+def _check_values(spec: MatrixSpec, features: npt.NDArray[np.float32], margins: npt.NDArray[np.float32] | None) -> None:
+    """Check what XGBoost would refuse without a name, or turn into predictions that are no numbers."""
+    bad = [name for name, column in zip(spec.roles.features, features.T, strict=True) if np.isinf(column).any()]
+    if not bad and margins is not None:
+        finite = np.isfinite(margins.reshape(len(margins), -1))
+        bad = [name for name, column in zip(spec.roles.base_margin, finite.T, strict=True) if not column.all()]
+    if bad:
+        raise InvalidValueError(
+            f"predicting from column {bad[0]!r}",
+            "found an infinite value, one beyond float32, or a base margin that is missing",
+            "Filter or fill such rows before predicting.",
+        )
+
+
+def _known_roles(roles: ColumnRoles) -> ColumnRoles:
+    """Return the roles that matter after training."""
+    return ColumnRoles(roles.features, roles.label, base_margin=roles.base_margin, categorical=roles.categorical)
+
+
+def as_arrow(predictions: npt.NDArray[np.float32]) -> pa.Array:
+    """Return predictions as an Arrow array: float32, or fixed-size lists of float32 for several outputs."""
+    if predictions.ndim == 1:
+        return pa.array(predictions)
+    flat = pa.array(np.ascontiguousarray(predictions).reshape(-1))
+    return pa.FixedSizeListArray.from_arrays(flat, predictions.shape[1])

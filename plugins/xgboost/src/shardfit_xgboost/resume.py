@@ -1,0 +1,114 @@
+"""Going on from a checkpoint or a finished model, which have the same files: what must fit, and what is taken over."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import xgboost as xgb
+
+from shardfit.columns import ColumnRoles
+from shardfit.errors import InvalidArgumentError
+from shardfit.matrix_reader import MatrixSpec
+from shardfit.trainer import Checkpoint
+from shardfit_xgboost.config import XGBConfig
+from shardfit_xgboost.model import XGBModel
+
+_COLUMN_SHARES = ("colsample_bytree", "colsample_bylevel", "colsample_bynode")
+
+
+def check_resume(config: XGBConfig, roles: ColumnRoles, checkpoint: Checkpoint) -> None:
+    """Check that training can go on from a checkpoint. Called on the driver, before any worker starts.
+
+    Raises:
+        InvalidArgumentError: Features, number of outputs, booster, trees in a round or rounds do not fit.
+        ArtifactCorruptError: The checkpoint is none of this trainer's.
+    """
+    if not resumable(config):
+        raise InvalidArgumentError(
+            "resuming with lambdarank_unbiased",
+            "XGBoost does not keep its position biases with the model",
+            "Train from the beginning, or without lambdarank_unbiased.",
+        )
+    model = XGBModel.from_files(checkpoint.files)
+    _check_same("features", list(roles.features), list(model.spec.roles.features))
+    _check_same("base_margin_col", list(roles.base_margin), list(model.spec.roles.base_margin))
+    _check_same("categorical_cols", sorted(roles.categorical), sorted(model.spec.roles.categorical))
+    booster = model.booster()
+    known = json.loads(booster.save_config())["learner"]
+    shape, tree = known["learner_model_param"], known["gradient_booster"]
+    wanted = config.objective.classes or max(len(roles.label), len(config.objective.alpha))
+    _check_same("num_class or the number of outputs", wanted, max(int(shape["num_class"]), int(shape["num_target"])))
+    _check_same("booster", str(config.params.get("booster", "gbtree")), tree["name"])
+    parallel = tree.get("gbtree", tree)["gbtree_model_param"]["num_parallel_tree"]
+    _check_same("num_parallel_tree", int(config.params.get("num_parallel_tree", 1)), int(parallel))
+    if (done := booster.num_boosted_rounds()) > config.rounds:
+        raise InvalidArgumentError(
+            f"resuming up to n_estimators={config.rounds}",
+            f"the checkpoint has {done} rounds",
+            "n_estimators counts the rounds of the checkpoint too: raise it.",
+        )
+
+
+def check_categories(spec: MatrixSpec, model: XGBModel) -> None:
+    """Check that each category has the code that it had. Called on every worker, after the profile.
+
+    Raises:
+        InvalidArgumentError: The data has other categories, so that the codes in the trees would mean others.
+    """
+    for name, categories in spec.categories.items():
+        known = model.spec.categories.get(name)
+        if known is None or known.values == categories.values:
+            continue
+        more = sorted(set(map(str, categories.values)) ^ set(map(str, known.values)))
+        raise InvalidArgumentError(
+            f"resuming with the categorical column {name!r}",
+            f"the data has {len(categories)} categories, the checkpoint {len(known)}; {more[:5]!r} are in one only",
+            "Resume on data with the same categories, or train from the beginning.",
+        )
+
+
+def load_booster(model: XGBModel, params: Mapping[str, Any], cache: list[Any]) -> Any:
+    """Return the booster to go on with.
+
+    Its initial score stays what it was: on other data, another one would change what the trees add up to.
+
+    Args:
+        model: From the checkpoint.
+        params: Of this run.
+        cache: Matrices that will be predicted from.
+    """
+    kept = {name: value for name, value in params.items() if name != "base_score"}
+    booster = xgb.Booster(kept, cache=cache, model_file=bytearray(model.raw))
+    booster.set_attr(best_iteration=None, best_score=None)
+    return booster
+
+
+def resumable(config: XGBConfig) -> bool:
+    """Return whether a run can go on from a checkpoint: XGBoost does not keep its position biases with the model."""
+    return not (config.objective.ranks and config.params.get("lambdarank_unbiased"))
+
+
+def draws_at_random(config: XGBConfig) -> bool:
+    """Return whether XGBoost draws columns or rows with a generator of its own."""
+    columns = (float(config.params.get(name, 1.0)) for name in _COLUMN_SHARES)
+    return config.native_subsample or any(share < 1.0 for share in columns)
+
+
+def reseed(booster: Any) -> None:
+    """Make the next round draw as if training had begun with it. Called before each round that draws.
+
+    `seed_per_iteration` reseeds the library's generator, but the sampler of columns takes its seed from it only when it
+    is made, with the tree updater; another tree method and back make a new one. Nothing else is configured by it.
+    """
+    booster.set_param({"tree_method": "approx"})
+    booster.num_boosted_rounds()
+    booster.set_param({"tree_method": "hist"})
+
+
+def _check_same(what: str, asked: object, found: object) -> None:
+    if asked != found:
+        raise InvalidArgumentError(
+            f"resuming with {what} {asked!r}", f"the checkpoint has {found!r}", "Use the same as in the earlier run."
+        )

@@ -1,0 +1,195 @@
+"""The XGBoost trainer: each call of the `BinnedTrainer` contract in the library's terms."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import xgboost as xgb
+
+from shardfit.binned_trainer import BinnedTrainer, BinReference
+from shardfit.columns import ColumnRoles
+from shardfit.engine import WorkerContext, WorkerGroup
+from shardfit.errors import InvalidArgumentError
+from shardfit.matrix_reader import MatrixReader
+from shardfit.metrics.ranking import RankingMetric
+from shardfit.profile import Profile
+from shardfit.scaling import WorkerLayout
+from shardfit.trainer import Checkpoint, DataShape, RunSettings
+from shardfit_xgboost import matrix, rendezvous
+from shardfit_xgboost.boosting import BoostingLoop
+from shardfit_xgboost.config import XGBConfig, configure
+from shardfit_xgboost.invariance import invariance_warnings
+from shardfit_xgboost.labels import check_labels
+from shardfit_xgboost.library_check import check_with_library
+from shardfit_xgboost.memory import estimate_memory
+from shardfit_xgboost.model import XGBModel
+from shardfit_xgboost.resume import check_resume
+
+Float32Array = npt.NDArray[np.float32]
+
+
+class XGBTrainer(BinnedTrainer):
+    """Trains XGBoost boosters on binned shards; the same trees for any number of workers."""
+
+    def configure(self, params: Mapping[str, Any]) -> XGBConfig:
+        """Return the configuration; see `shardfit_xgboost.parameters` for what is refused."""
+        return configure(params)
+
+    def check_evals(self, config: XGBConfig, evals: Sequence[str]) -> None:
+        """Check that there is something to stop early by."""
+        if config.early_stopping_rounds is None or (evals and config.metrics):
+            return
+        missing = "metric" if evals else "evaluation set"
+        raise InvalidArgumentError(
+            f"stopping early after {config.early_stopping_rounds} rounds without improvement",
+            f"there is no {missing} to improve",
+            "Pass eval_set, and a metric unless the objective's own will do; or leave early_stopping_rounds out.",
+        )
+
+    def columns(self, config: XGBConfig, roles: ColumnRoles, schema: pa.Schema) -> ColumnRoles:
+        """Return the resolved roles, once XGBoost has accepted the parameters for them."""
+        if not roles.label:
+            raise InvalidArgumentError("choosing columns", "there is no label column", "Set label_col.")
+        if config.objective.ranks and roles.group is None:
+            raise InvalidArgumentError(
+                f"using objective {config.objective.name!r}",
+                "there is no group column",
+                "Set group_col to the column whose equal, adjacent values make a query group.",
+            )
+        grouped = [metric.name for metric in config.metrics if isinstance(metric, RankingMetric)]
+        if grouped and roles.group is None:
+            raise InvalidArgumentError(
+                f"using metric {grouped[0]!r}", "there is no group column", "Set group_col, or choose another metric."
+            )
+        if len(roles.label) > 1 and (config.objective.classes or config.objective.ranks):
+            raise InvalidArgumentError(
+                f"using objective {config.objective.name!r}",
+                f"there are {len(roles.label)} label columns",
+                "Give one label column.",
+            )
+        if roles.categorical and config.params.get("multi_strategy") == "multi_output_tree":
+            raise InvalidArgumentError(
+                "using multi_strategy 'multi_output_tree'",
+                f"there are categorical columns, {', '.join(map(repr, roles.categorical))}",
+                "XGBoost cannot split such trees by category; use 'one_output_per_tree', the default.",
+            )
+        resolved = super().columns(config, roles, schema)
+        check_with_library(config, resolved.features)
+        return resolved
+
+    def warnings(self, config: XGBConfig, roles: ColumnRoles, layout: WorkerLayout) -> tuple[str, ...]:
+        """Name the parameters whose models depend on the number of workers."""
+        return invariance_warnings(config, layout.workers, roles.weight is not None)
+
+    def estimate_memory(self, config: XGBConfig, shape: DataShape) -> Mapping[str, int]:
+        """Return the parts of a worker's peak memory."""
+        return estimate_memory(config, shape)
+
+    def passes(self, config: XGBConfig) -> int:
+        """Return 4: the profile, and the three that XGBoost makes over an iterator when it is given its bins."""
+        return 4
+
+    def max_bin(self, config: XGBConfig) -> int:
+        """Return the parameter `max_bin`."""
+        return config.max_bin
+
+    def missing(self, config: XGBConfig) -> float:
+        """Return the parameter `missing`."""
+        return config.missing
+
+    def label_terms(
+        self, config: XGBConfig, labels: Float32Array, weights: Float32Array | None
+    ) -> npt.NDArray[np.float64]:
+        """Return what the initial score follows from."""
+        return config.objective.terms(labels, weights)
+
+    def check_labels(self, config: XGBConfig, dataset: str, profile: Profile) -> None:
+        """Check the labels against the objective."""
+        check_labels(config.objective, config.params, dataset, profile)
+
+    def with_profile(self, config: XGBConfig, profile: Profile) -> XGBConfig:
+        """Return the configuration with `base_score` set from exact sums, unless it was given."""
+        outputs = profile.sample_labels.shape[1]
+        start = config.objective.base_score(profile, outputs)
+        if "base_score" in config.params:
+            return config
+        return replace(config, params={**config.params, "base_score": start})
+
+    def check_resume(self, config: XGBConfig, roles: ColumnRoles, checkpoint: Checkpoint) -> None:
+        """Check that features, outputs and trees fit."""
+        check_resume(config, roles, checkpoint)
+
+    def rendezvous(self, workers: WorkerGroup) -> AbstractContextManager[Mapping[str, Any] | None]:
+        """Hold a tracker."""
+        return rendezvous.tracker(workers)
+
+    def open_reference(self, reference: BinReference, config: XGBConfig) -> matrix.LibraryReference:
+        """Return a matrix of nothing but cut points."""
+        return matrix.open_reference(reference)
+
+    def join(self, context: WorkerContext, meeting: Mapping[str, Any] | None) -> AbstractContextManager[None]:
+        """Open the communicator."""
+        return rendezvous.communicator(context, meeting)
+
+    def ingest(
+        self,
+        context: WorkerContext,
+        dataset: str,
+        reader: MatrixReader,
+        reference: matrix.LibraryReference,
+        config: XGBConfig,
+    ) -> matrix.ShardMatrix:
+        """Return a QuantileDMatrix."""
+        ranks = config.objective.ranks or config.custom_objective is not None
+        return matrix.ingest(reader, reference, context.slot.cpus, ranks)
+
+    def library_rows(self, matrix: matrix.ShardMatrix) -> int:
+        """Return what XGBoost counts."""
+        return int(matrix.data.num_row())
+
+    def fit(
+        self,
+        context: WorkerContext,
+        matrices: Mapping[str, matrix.ShardMatrix],
+        config: XGBConfig,
+        settings: RunSettings,
+    ) -> XGBModel | None:
+        """Boost."""
+        return BoostingLoop(context, matrices, config, settings).run()
+
+    def collect(self, values: Sequence[XGBModel | None]) -> XGBModel:
+        """Return worker 0's model; every worker ends with the same one."""
+        (model,) = (value for value in values if value is not None)
+        return model
+
+    def save(self, model: XGBModel) -> Mapping[str, bytes]:
+        """Return `model.ubj` and `features.json`."""
+        return model.files()
+
+    def load(self, files: Mapping[str, bytes]) -> XGBModel:
+        """Return the model."""
+        return XGBModel.from_files(files)
+
+    def predict(self, model: XGBModel, batch: pa.RecordBatch) -> pa.Array:
+        """Return predictions of the rounds up to the best one."""
+        return model.predict(_booster(model), batch)
+
+    def best_round(self, model: XGBModel) -> int:
+        """Return the round at which early stopping found the best value, else the last one."""
+        return model.best_iteration
+
+    def input_columns(self, model: XGBModel) -> tuple[str, ...]:
+        """Return the features, and the base margins if there were some."""
+        return tuple(dict.fromkeys((*model.spec.roles.features, *model.spec.roles.base_margin)))
+
+
+@lru_cache(maxsize=1)
+def _booster(model: XGBModel) -> xgb.Booster:
+    return model.booster()

@@ -1,0 +1,42 @@
+"""What holds for every test: Hypothesis profiles, a stage root that is thrown away, and one Ray cluster for all."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from shardfit.testing.ray_cluster import ray_cluster
+
+# A deadline is an assertion about time; `too_slow` is one about the machine.
+_SHARED = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+settings.register_profile("dev", max_examples=50, **_SHARED)
+settings.register_profile("ci", max_examples=200, derandomize=True, print_blob=True, **_SHARED)
+settings.load_profile("ci" if os.environ.get("CI") else "dev")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def stage_root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep what tests publish away from the user's own stages; worker processes inherit it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SHARDFIT_STAGE_ROOT", str(tmp_path_factory.mktemp("stages")))
+        yield
+
+
+@pytest.fixture(scope="session")
+def shared_ray_cluster() -> Iterator[str]:
+    """Keep one Ray cluster of four CPUs, however many the machine has, beside the tests; yields its address."""
+    with ray_cluster(cpus=4) as address:
+        yield address
+
+
+@pytest.fixture
+def ray_address(shared_ray_cluster: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Let a test find the cluster as `RAY_ADDRESS`; afterwards this process has left it, so other tests find none."""
+    monkeypatch.setenv("RAY_ADDRESS", shared_ray_cluster)
+    yield shared_ray_cluster
+    if "ray" in sys.modules:
+        sys.modules["ray"].shutdown()

@@ -1,0 +1,159 @@
+"""Three hosts with three addresses: workers land on all of them, and a lost host is noticed."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+pytestmark = [pytest.mark.cluster, pytest.mark.slow]
+
+ROOT = Path(__file__).parents[2]
+
+
+def load_harness() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("shardfit_cluster_script", ROOT / "scripts" / "cluster.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+HARNESS = load_harness()
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    if (reason := HARNESS.why_impossible()) is not None:
+        pytest.skip(f"no cluster of three hosts here; {reason}")
+    with HARNESS.three_host_cluster() as raised:
+        yield raised
+
+
+def last_line(output: str) -> Any:
+    return json.loads(output.strip().splitlines()[-1])
+
+
+PLACEMENT = """
+import json
+import socket
+
+from shardfit.default_scaling import DefaultScalingPolicy
+from shardfit.engines import current_resources, make_engine
+from shardfit.scaling import ScalingRequest
+
+
+def reach(context, address, port):
+    with socket.create_connection((address, port), timeout=10) as connection:
+        return context.rank, connection.getsockname()[0]
+
+
+cluster = current_resources()
+layout = DefaultScalingPolicy().decide(cluster, ScalingRequest(rows=10**9, bytes=10**12))
+with make_engine(layout.engine).start(layout) as group, socket.create_server((group.address, 0)) as server:
+    server.settimeout(10)
+    found = group.run(reach, [server.getsockname()] * layout.workers, lambda event: None)
+nodes = [node.address for node in cluster.nodes]
+print(json.dumps({"nodes": nodes, "driver": group.address, "workers": found, "engine": layout.engine}))
+"""
+
+
+def test_there_is_a_worker_on_each_host_and_each_reaches_the_driver_by_its_address(cluster: Any) -> None:
+    found = last_line(cluster.run_script(PLACEMENT))
+    assert found["engine"] == "ray"
+    assert found["nodes"] == list(cluster.addresses)
+    assert found["driver"] == cluster.addresses[0]
+    assert found["workers"] == [[rank, address] for rank, address in enumerate(cluster.addresses)]
+
+
+TRAINING = """
+import json
+import sys
+
+from shardfit import DataConnector
+from shardfit.testing.tables import CATEGORICAL, FEATURES, awkward_table, write_unevenly
+from shardfit_xgboost import XGBEstimator, XGBScalingConfig
+
+files = write_unevenly(awkward_table(6_000), __import__("pathlib").Path(sys.path[0]) / "rows")
+evaluation = DataConnector.from_arrow(awkward_table(2_000, seed=1))
+
+
+def fit(**scaling):
+    params = {"max_depth": 5, "subsample": 0.8, "eval_metric": ["logloss", "auc"]}
+    estimator = XGBEstimator(15, "binary:logistic", params, XGBScalingConfig(**scaling), early_stopping_rounds=5)
+    roles = {"weight_col": "weight", "categorical_cols": CATEGORICAL}
+    booster = estimator.fit(DataConnector.from_parquet(files), FEATURES, "late", evaluation, **roles)
+    trees = json.loads(booster.save_raw("json"))["learner"]["gradient_booster"]
+    return estimator, trees
+
+
+together, trees = fit(num_workers=3)
+alone, expected = fit(engine="inline", num_workers=1)
+print(json.dumps({
+    "nodes": [slot.node.partition("-")[0] for slot in together.result.plan.layout.slots],
+    "same_trees": trees == expected,
+    "same_metrics": together.get_eval_results() == alone.get_eval_results(),
+    "exact": all(coverage.exact for coverage in together.result.coverage.values()),
+}))
+"""
+
+
+def test_workers_on_three_hosts_grow_the_same_trees_as_one_process(cluster: Any) -> None:
+    found = last_line(cluster.run_script(TRAINING))
+    assert found == {
+        "nodes": list(cluster.addresses),
+        "same_trees": True,
+        "same_metrics": True,
+        "exact": True,
+    }
+
+
+LOSS = """
+import json
+import time
+
+from shardfit.default_scaling import DefaultScalingPolicy
+from shardfit.engines import current_resources, make_engine
+from shardfit.errors import WorkerLostError
+from shardfit.scaling import ScalingRequest
+
+
+def work(context):
+    context.progress("fit", 0, 1)
+    while True:
+        time.sleep(0.1)
+
+
+cluster = current_resources()
+layout = DefaultScalingPolicy().decide(cluster, ScalingRequest(rows=10**9, bytes=10**12))
+engine = make_engine("ray")
+with engine.start(layout) as group:
+    try:
+        group.run(work, [()] * layout.workers, lambda event: print("working", flush=True))
+    except WorkerLostError as error:
+        message = str(error)
+with engine.start(DefaultScalingPolicy().decide(engine.resources(), ScalingRequest(workers=2))) as group:
+    ranks = group.run(lambda context: context.rank, [()] * 2, lambda event: None)
+print(json.dumps({"message": message, "ranks": ranks, "left": [node.address for node in engine.resources().nodes]}))
+"""
+
+
+def test_a_lost_host_is_named_and_the_others_can_go_on(cluster: Any) -> None:
+    script = Path(cluster.folder) / "loss.py"
+    script.write_text(LOSS)
+    with cluster.start([sys.executable, str(script)]) as driver:
+        for _ in range(3):
+            assert driver.stdout.readline() == "working\n"
+        cluster.lose(2)
+        found = last_line(driver.communicate(timeout=120)[0])
+    assert f"worker 2 on node {cluster.addresses[2]}" in found["message"]
+    assert found["ranks"] == [0, 1]
+    assert found["left"] == list(cluster.addresses[:2])

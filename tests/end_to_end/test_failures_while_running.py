@@ -1,0 +1,336 @@
+"""P5 and P6: what goes wrong while workers run is named at once, leaves nothing behind, and is survived if possible."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import xgboost as xgb
+
+from shardfit.connector import DataConnector
+from shardfit.engines.machine import process_exists
+from shardfit.engines.ray import RayEngine
+from shardfit.errors import ArtifactError, ChangedDataError, UnreadableSourceError, WorkerError, WorkerLostError
+from shardfit.events import CheckpointStored, Event, MetricsReported, WorkerLost
+from shardfit.run_record import list_records
+from shardfit.stores.local import LocalStore
+from shardfit.testing.tables import awkward_table
+from tests.end_to_end.fitting import failure, fitted, shardfit_threads
+
+TABLE = awkward_table(2_000)
+ROUNDS = 8
+GATE_ROUND = 5
+
+# No run here takes more than a few seconds; one that waits for a worker that is gone would wait for minutes.
+pytestmark = pytest.mark.timeout(120)
+
+
+@pytest.fixture
+def pids(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """The process of each worker that a cluster started, in order; all must be gone when the test ends."""
+    found: list[int] = []
+    start = RayEngine.start
+
+    def spy(self: RayEngine, *arguments: Any) -> Any:
+        group = start(self, *arguments)
+        described = [group.describe(rank) for rank in range(group.layout.workers)]
+        found.extend(int(re.findall(r"pid (\d+)", text)[0]) for text in described)
+        return group
+
+    monkeypatch.setattr(RayEngine, "start", spy)
+    yield found
+    assert not [pid for pid in found if process_exists(pid)]
+
+
+RAY = pytest.param(2, marks=pytest.mark.ray, id="two Ray workers")
+
+
+def on_ray(*values: object) -> Any:
+    """Return a case for two Ray workers; those of the others are for the one in this process."""
+    return pytest.param(2, *values, marks=pytest.mark.ray, id="-".join(["two Ray workers", *map(str, values)]))
+
+
+@pytest.fixture
+def workers(request: pytest.FixtureRequest, pids: list[int]) -> int:
+    if request.param > 1:
+        request.getfixturevalue("ray_address")
+    return int(request.param)
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> list[Path]:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    paths = [folder / f"part-{number}.parquet" for number in range(2)]
+    for number, path in enumerate(paths):
+        # Checksums tell altered values from others, where no compression does.
+        options = {"row_group_size": 300, "use_dictionary": False, "write_page_checksum": True}
+        pq.write_table(TABLE.slice(number * 1000, 1000), path, compression=["none", "snappy"][number], **options)
+    return paths
+
+
+def trees_of(booster: xgb.Booster) -> Any:
+    return json.loads(booster.save_raw("json"))["learner"]["gradient_booster"]
+
+
+@pytest.fixture(scope="module")
+def undisturbed() -> Any:
+    return trees_of(fitted(DataConnector.from_arrow(TABLE), rounds=ROUNDS).get_booster())
+
+
+class Gate(xgb.callback.TrainingCallback):  # type: ignore[misc]
+    """Holds every worker before a round until a file is there."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def before_iteration(self, model: Any, epoch: int, evals_log: Any) -> bool:
+        while epoch == GATE_ROUND and not self.file.exists():
+            time.sleep(0.01)
+        return False
+
+
+def at_gate(act: Callable[[], object]) -> Callable[[Event], None]:
+    """Return an observer that acts once, when every round before the gate is done."""
+
+    def watch(event: Event) -> None:
+        if isinstance(event, MetricsReported) and event.attempt == 1 and event.round == GATE_ROUND - 1:
+            act()
+
+    return watch
+
+
+# Data.
+
+
+# The first file is not compressed, the second is.
+@pytest.mark.parametrize(("workers", "number"), [(1, 0), (1, 1), on_ray(1)], indirect=["workers"])
+def test_a_corrupt_page_is_named_by_file_row_group_and_column(
+    files: list[Path], number: int, tmp_path: Path, workers: int
+) -> None:
+    position = pq.read_schema(files[number]).get_field_index("normal")
+    page = pq.read_metadata(files[number]).row_group(2).column(position)
+    content = bytearray(files[number].read_bytes())
+    middle = page.data_page_offset + page.total_compressed_size // 2
+    for place in range(middle, middle + 16):
+        content[place] ^= 0xFF
+    files[number].write_bytes(content)
+    data = DataConnector.from_parquet([str(path) for path in files])
+    left = failure(data, tmp_path / "stage", UnreadableSourceError, workers=workers)
+    for part in [str(files[number]), "row group 2", "column 'normal'"]:
+        assert part in left.message
+    assert left.record.status == "failed"
+
+
+@pytest.mark.parametrize(
+    ("workers", "moment", "change"),
+    [
+        (1, "PlanMade", "rewritten"),
+        (1, "PlanMade", "deleted"),
+        (1, "ProfileMade", "rewritten"),
+        (1, "ProfileMade", "deleted"),
+        on_ray("PlanMade", "deleted"),
+        on_ray("ProfileMade", "rewritten"),
+    ],
+    indirect=["workers"],
+)
+def test_a_file_that_changes_is_named(
+    files: list[Path], moment: str, change: str, tmp_path: Path, workers: int
+) -> None:
+    def alter(event: Event) -> None:
+        if event.name == moment:
+            files[1].unlink()
+            if change == "rewritten":
+                pq.write_table(TABLE.slice(0, 1000), files[1], row_group_size=300)
+
+    data = DataConnector.from_parquet([str(path) for path in files])
+    left = failure(data, tmp_path / "stage", ChangedDataError, (alter,), workers=workers)
+    assert str(files[1]) in left.message
+    assert ("found 'nothing'" in left.message) == (change == "deleted")
+    assert left.record.status == "failed"
+
+
+# The store.
+
+
+@pytest.fixture
+def full_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk on which a record has room and a model of many rounds has not."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=96k", "shardfit-test", str(disk)]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("mounting a small disk needs root and the right to mount")
+    try:
+        yield disk
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+# A checkpoint comes in the midst of a run; the model is published by the driver, whatever the engine.
+@pytest.mark.parametrize(("workers", "every"), [(1, None), (1, 55), on_ray(55)], indirect=["workers"])
+def test_a_full_disk_is_said_and_nothing_half_written_is_seen(full_disk: Path, every: int | None, workers: int) -> None:
+    data = DataConnector.from_arrow(TABLE)
+    options: dict[str, Any] = {"rounds": 60, "checkpoint_every_rounds": every}
+    left = failure(data, full_disk / "stage", ArtifactError, workers=workers, **options)
+    assert "No space left" in left.message
+    assert str(full_disk) in left.message
+    assert left.record.status == "failed"
+    assert left.artifacts == [f"run/{left.record.run_id}/record"]
+    files = [path for path in (full_disk / "stage").rglob("*") if path.stat().st_size > 16_384]
+    assert not files
+
+
+# Ctrl-C.
+
+
+@pytest.mark.parametrize(
+    ("workers", "moment"), [(1, "profile"), (1, "ingest"), (1, "round"), on_ray("round")], indirect=["workers"]
+)
+def test_an_interrupt_ends_the_run_as_cancelled(moment: str, tmp_path: Path, workers: int) -> None:
+    def interrupt(event: Event) -> None:
+        if moment == getattr(event, "phase", "round" if isinstance(event, MetricsReported) else ""):
+            raise KeyboardInterrupt
+
+    callbacks = [Gate(tmp_path / "never")] if workers > 1 else []
+    options = {"workers": workers, "rounds": ROUNDS, "callbacks": callbacks}
+    left = failure(DataConnector.from_arrow(TABLE), tmp_path / "stage", KeyboardInterrupt, (interrupt,), **options)
+    assert left.record.status == "cancelled"
+
+
+@pytest.mark.parametrize("engine", ["inline", pytest.param("ray", marks=pytest.mark.ray)])
+def test_ctrl_c_in_a_terminal_ends_the_program_its_workers_and_the_run(
+    engine: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    if engine == "ray":
+        request.getfixturevalue("ray_address")
+    command = [sys.executable, "-m", "tests.end_to_end.interrupted_program", engine, str(tmp_path)]
+    program = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True, cwd=Path.cwd()
+    )
+    try:
+        assert program.stdout is not None
+        assert program.stdout.readline().strip() == "waiting", program.communicate(timeout=10)[1]
+        # Like a terminal, which tells every process of the group.
+        os.killpg(program.pid, signal.SIGINT)
+        _, errors = program.communicate(timeout=30)
+    finally:
+        program.kill()
+        program.wait()
+    assert errors.rstrip().endswith("KeyboardInterrupt")
+    assert program.returncode
+    pids = [int(path.read_text()) for path in tmp_path.glob("pid-*")]
+    assert len(pids) == (2 if engine == "ray" else 1)
+    assert not [pid for pid in pids if process_exists(pid)]
+    store = LocalStore(tmp_path / "stage")
+    assert [record.status for record in list_records(store)] == ["cancelled"]
+    assert not list(store.list("model/"))
+
+
+# Code of the user's.
+
+
+def objective_that_fails(margins: Any, data: xgb.DMatrix) -> Any:
+    if xgb.collective.get_rank() == xgb.collective.get_world_size() - 1:
+        raise ZeroDivisionError("the objective's own trouble")
+    return margins - data.get_label(), np.ones_like(margins)
+
+
+def metric_that_fails(predictions: Any, labels: Any, weights: Any) -> Any:
+    if xgb.collective.get_rank() == xgb.collective.get_world_size() - 1:
+        raise ZeroDivisionError("the metric's own trouble")
+    return np.abs(predictions - labels), np.ones(len(labels))
+
+
+class CallbackThatFails(xgb.callback.TrainingCallback):  # type: ignore[misc]
+    def after_iteration(self, model: Any, epoch: int, evals_log: Any) -> bool:
+        if epoch == 2 and xgb.collective.get_rank() == xgb.collective.get_world_size() - 1:
+            raise ZeroDivisionError("the callback's own trouble")
+        return False
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("objective_that_fails", {"objective": objective_that_fails}),
+        ("metric_that_fails", {"custom_metric": metric_that_fails}),
+        ("after_iteration", {"callbacks": [CallbackThatFails()]}),
+    ],
+    ids=["objective", "metric", "callback"],
+)
+@pytest.mark.parametrize("workers", [1, RAY], indirect=True)
+def test_an_exception_of_the_users_code_comes_with_its_worker_and_traceback(
+    name: str, changes: dict[str, Any], tmp_path: Path, workers: int, undisturbed: Any
+) -> None:
+    data = DataConnector.from_arrow(TABLE)
+    left = failure(data, tmp_path, WorkerError, workers=workers, evals={"eval": data}, rounds=ROUNDS, **changes)
+    assert f"worker {workers - 1}" in left.message
+    assert "ZeroDivisionError: the " in left.message
+    assert f"in {name}" in left.message
+    assert left.record.status == "failed"
+    # The library is still of use in this process.
+    again = fitted(data, rounds=ROUNDS, stage=tmp_path)
+    assert trees_of(again.get_booster()) == undisturbed
+
+
+# Workers.
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize(("killed", "every"), [(0, 2), (1, None)], ids=["first, checkpoints", "last, no checkpoint"])
+def test_a_killed_worker_costs_an_attempt_and_not_the_model(
+    killed: int, every: int | None, tmp_path: Path, ray_address: str, pids: list[int], undisturbed: Any
+) -> None:
+    gate = tmp_path / "gate"
+    events: list[Event] = []
+
+    def kill() -> None:
+        os.kill(pids[killed], signal.SIGKILL)
+        gate.touch()
+
+    estimator = fitted(
+        DataConnector.from_arrow(TABLE),
+        workers=2,
+        rounds=ROUNDS,
+        stage=tmp_path / "stage",
+        callbacks=[Gate(gate)],
+        checkpoint_every_rounds=every,
+        observers=[events.append, at_gate(kill)],
+    )
+    assert trees_of(estimator.get_booster()) == undisturbed
+    assert estimator.result.attempts == 2
+    assert all(coverage.exact for coverage in estimator.result.coverage.values())
+    (lost,) = [event for event in events if isinstance(event, WorkerLost)]
+    assert f"worker {killed}" in lost.reason
+    assert (lost.worker, lost.node) == (killed, estimator.result.plan.layout.slots[0].node)
+    stored = [event.step for event in events if isinstance(event, CheckpointStored) and event.attempt == 1]
+    rounds = [event.round for event in events if isinstance(event, MetricsReported) and event.attempt == 2]
+    assert stored == ([2, 4] if every else [])
+    assert rounds == list(range(stored[-1] if stored else 0, ROUNDS))
+    assert not shardfit_threads()
+    (record,) = list_records(LocalStore(tmp_path / "stage"))
+    assert (record.status, record.attempts) == ("finished", 2)
+
+
+@pytest.mark.ray
+def test_a_killed_worker_ends_the_run_when_no_attempt_is_left(
+    tmp_path: Path, ray_address: str, pids: list[int]
+) -> None:
+    kill = at_gate(lambda: os.kill(pids[1], signal.SIGKILL))
+    options = {"workers": 2, "rounds": ROUNDS, "callbacks": [Gate(tmp_path / "never")], "max_attempts": 1}
+    left = failure(DataConnector.from_arrow(TABLE), tmp_path / "stage", WorkerLostError, (kill,), **options)
+    assert "worker 1 on node" in left.message
+    assert f"pid {pids[1]}" in left.message
+    assert "WorkerLost" in left.seen
+    assert (left.record.status, left.record.attempts) == ("failed", 1)

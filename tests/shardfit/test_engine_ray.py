@@ -1,0 +1,289 @@
+"""What the Ray engine promises, on a real cluster: results, events, errors, losses, and an end without leftovers."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from shardfit.engine import WorkerContext, WorkerGroup
+from shardfit.engines import current_resources, make_engine
+from shardfit.engines.machine import LOCAL_NODE, process_exists
+from shardfit.engines.ray import RayEngine
+from shardfit.errors import (
+    ChangedDataError,
+    InfeasibleRequestError,
+    InvalidArgumentError,
+    InvalidValueError,
+    WorkerError,
+    WorkerLostError,
+)
+from shardfit.events import CheckpointOffered, Event, MetricsReported, Progress
+from shardfit.scaling import WorkerLayout, WorkerSlot
+
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_address")]
+
+
+def layout_of(*cpus: int, node: str = LOCAL_NODE) -> WorkerLayout:
+    slots = tuple(WorkerSlot(rank, node, count) for rank, count in enumerate(cpus))
+    return WorkerLayout("ray", slots, ("A test asks for it.",))
+
+
+@pytest.fixture
+def group() -> Iterator[WorkerGroup]:
+    with make_engine("ray").start(layout_of(1, 1), attempt=3) as started:
+        yield started
+
+
+def ignore(event: Event) -> None:
+    pass
+
+
+def describe(context: WorkerContext, *values: Any) -> dict[str, Any]:
+    return {
+        "rank": context.rank,
+        "world_size": context.world_size,
+        "attempt": context.attempt,
+        "values": values,
+        "thread": threading.get_ident(),
+        "pid": os.getpid(),
+        "threads": os.environ["OMP_NUM_THREADS"],
+    }
+
+
+def pids_of(group: WorkerGroup) -> list[int]:
+    return [found["pid"] for found in group.run(describe, [()] * group.layout.workers, ignore)]
+
+
+def test_results_come_by_rank_with_each_worker_given_its_own_arguments(group: WorkerGroup) -> None:
+    found = group.run(describe, [("a", 1), ("b", 2)], ignore)
+    assert [(one["rank"], one["world_size"], one["attempt"], one["values"]) for one in found] == [
+        (0, 2, 3, ("a", 1)),
+        (1, 2, 3, ("b", 2)),
+    ]
+    assert len({one["pid"] for one in found} | {os.getpid()}) == 3
+
+
+def test_every_task_of_a_worker_runs_on_the_same_thread(group: WorkerGroup) -> None:
+    first, second = (group.run(describe, [(), ()], ignore) for _ in range(2))
+    assert [one["thread"] for one in first] == [one["thread"] for one in second]
+
+
+def test_libraries_are_told_to_use_the_cpus_of_the_slot() -> None:
+    with make_engine("ray").start(layout_of(3, 1)) as group:
+        assert [one["threads"] for one in group.run(describe, [(), ()], ignore)] == ["3", "1"]
+
+
+def report_rounds(context: WorkerContext, rounds: int) -> None:
+    for done in range(rounds):
+        context.progress("fit", done, rounds)
+        context.report(done, {"train-rmse": float(done)})
+
+
+def test_every_event_arrives_once_and_in_the_order_of_its_worker(group: WorkerGroup) -> None:
+    events: list[Event] = []
+    group.run(report_rounds, [(2500,), (2500,)], events.append)
+    for rank in range(2):
+        steps = [event.done for event in events if isinstance(event, Progress) and event.worker == rank]
+        assert steps == list(range(2500))
+    assert [event.round for event in events if isinstance(event, MetricsReported)] == list(range(2500))
+
+
+def offer_model(context: WorkerContext, size: int) -> None:
+    context.offer_checkpoint(7, {"model": bytes(size)})
+
+
+def test_a_checkpoint_of_fifty_megabytes_arrives_whole_and_from_one_worker_only(group: WorkerGroup) -> None:
+    events: list[Event] = []
+    group.run(offer_model, [(50_000_000,), (50_000_000,)], events.append)
+    (offered,) = events
+    assert isinstance(offered, CheckpointOffered)
+    assert offered.files == {"model": bytes(50_000_000)}
+
+
+def buffer_address(context: WorkerContext, table: pa.Table, again: pa.Table) -> tuple[int, int, int]:
+    return table.num_rows, table["x"].chunk(0).buffers()[1].address, again["x"].chunk(0).buffers()[1].address
+
+
+def test_a_shared_table_reaches_workers_by_reference_and_is_not_copied(group: WorkerGroup) -> None:
+    shared = group.share(pa.table({"x": pa.array(range(1_000_000), pa.int64())}))
+    found = group.run(buffer_address, [(shared, shared), (shared, shared)], ignore)
+    assert [rows for rows, _, _ in found] == [1_000_000, 1_000_000]
+    # Two copies could not lie in one place.
+    assert all(one == two for _, one, two in found)
+
+
+def wait_for_the_wish(context: WorkerContext) -> str:
+    context.progress("fit", 0, 1)
+    while not context.should_stop():
+        time.sleep(0.01)
+    return "stopped"
+
+
+def test_workers_learn_that_they_should_stop(group: WorkerGroup) -> None:
+    assert group.run(wait_for_the_wish, [(), ()], lambda event: group.ask_to_stop()) == ["stopped", "stopped"]
+
+
+def find_bad_value(context: WorkerContext) -> None:
+    raise InvalidValueError("reading the label", "found nan in row 17", "Drop the row.")
+
+
+def test_an_error_of_shardfit_arrives_as_it_was_raised(group: WorkerGroup) -> None:
+    with pytest.raises(InvalidValueError) as caught:
+        group.run(find_bad_value, [(), ()], ignore)
+    assert caught.value.args == ("reading the label", "found nan in row 17", "Drop the row.")
+
+
+def divide(context: WorkerContext, number: int) -> float:
+    return 1 / number
+
+
+def test_any_other_error_names_rank_and_process_and_shows_the_remote_traceback(group: WorkerGroup) -> None:
+    pid = pids_of(group)[1]
+    with pytest.raises(WorkerError, match="ZeroDivisionError: division by zero") as caught:
+        group.run(divide, [(1,), (0,)], ignore)
+    message = str(caught.value)
+    assert f"worker 1 on node {LOCAL_NODE}" in message
+    assert f"pid {pid}" in message
+    assert "return 1 / number" in message
+
+
+class CollectiveError(Exception):
+    """As a library raises it when a peer has gone."""
+
+
+def break_then_explain(context: WorkerContext) -> None:
+    if context.rank == 0:
+        raise CollectiveError("connection reset by peer")
+    time.sleep(0.5)
+    raise ChangedDataError("reading a.parquet", "it changed", "Plan again.")
+
+
+def test_the_error_that_explains_a_broken_collective_is_raised_though_it_comes_later(group: WorkerGroup) -> None:
+    with pytest.raises(ChangedDataError):
+        group.run(break_then_explain, [(), ()], ignore)
+
+
+def hang_unless_first(context: WorkerContext) -> None:
+    if context.rank == 0:
+        raise CollectiveError("connection reset by peer")
+    while True:
+        time.sleep(0.1)
+
+
+def test_a_failure_is_raised_though_other_workers_hang(group: WorkerGroup) -> None:
+    pids = pids_of(group)
+    with pytest.raises(WorkerError, match="connection reset by peer"):
+        group.run(hang_unless_first, [(), ()], ignore)
+    assert not any(map(process_exists, pids))
+
+
+def be_killed() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(60)
+
+
+def crash() -> None:
+    ctypes.string_at(0)
+
+
+def die_or_miss_the_peer(context: WorkerContext, die: Callable[[], None]) -> None:
+    if context.rank == 1:
+        die()
+    raise CollectiveError("connection reset by peer")
+
+
+@pytest.mark.parametrize("die", [be_killed, crash])
+def test_a_killed_worker_is_reported_as_lost_and_not_as_the_broken_collective_of_its_peer(
+    group: WorkerGroup, die: Callable[[], None]
+) -> None:
+    pid = pids_of(group)[1]
+    with pytest.raises(WorkerLostError, match="worker 1 on node") as caught:
+        group.run(die_or_miss_the_peer, [(die,), (die,)], ignore)
+    assert f"pid {pid}" in str(caught.value)
+    assert "process has died" in caught.value.found
+
+
+def leave(context: WorkerContext) -> None:
+    os._exit(42)
+
+
+def test_the_exit_code_of_a_lost_worker_is_told(group: WorkerGroup) -> None:
+    with pytest.raises(WorkerLostError, match="exit"):
+        group.run(leave, [(), ()], ignore)
+
+
+def test_what_can_not_be_pickled_is_refused_before_it_is_sent(group: WorkerGroup) -> None:
+    with pytest.raises(InvalidArgumentError, match="pickle"):
+        group.run(describe, [(threading.Lock(),), ()], ignore)
+
+
+def return_lock(context: WorkerContext) -> Any:
+    return threading.Lock()
+
+
+def test_a_result_that_can_not_be_pickled_is_an_error_of_the_worker(group: WorkerGroup) -> None:
+    with pytest.raises(WorkerError, match="pickle"):
+        group.run(return_lock, [(), ()], ignore)
+
+
+@pytest.mark.parametrize("interrupt", [KeyboardInterrupt, RuntimeError])
+def test_what_an_observer_raises_ends_the_run_and_every_worker(
+    group: WorkerGroup, interrupt: type[BaseException]
+) -> None:
+    pids = pids_of(group)
+
+    def on_event(event: Event) -> None:
+        raise interrupt
+
+    with pytest.raises(interrupt):
+        group.run(wait_for_the_wish, [(), ()], on_event)
+    assert not any(map(process_exists, pids))
+
+
+def test_stopping_ends_the_processes_and_may_be_done_twice(group: WorkerGroup) -> None:
+    pids = pids_of(group)
+    group.stop()
+    group.stop()
+    assert not any(map(process_exists, pids))
+
+
+@pytest.mark.parametrize(
+    ("layout", "said"),
+    [
+        (layout_of(4, 1), "5 CPUs are required on node 'local', which has 4"),
+        (layout_of(1, node="10.9.9.9-00000000"), "placing worker 0 on node '10.9.9.9-00000000'"),
+        (
+            WorkerLayout("ray", (WorkerSlot(0, LOCAL_NODE, 1, gpus=1),), ("A test asks for it.",)),
+            "1 GPUs are required on node 'local', which has 0",
+        ),
+    ],
+)
+def test_what_the_cluster_can_never_place_is_refused_at_once(layout: WorkerLayout, said: str) -> None:
+    with pytest.raises(InfeasibleRequestError, match=said):
+        make_engine("ray").start(layout)
+
+
+def test_workers_that_wait_for_occupied_cpus_are_given_up_and_the_error_says_so(group: WorkerGroup) -> None:
+    with pytest.raises(InfeasibleRequestError, match="1 of them did not start within 3 s"):
+        RayEngine(os.environ, start_deadline_s=3.0).start(layout_of(1, 3))
+    # What had started is gone: its CPU is free for others.
+    with RayEngine(os.environ).start(layout_of(2)) as later:
+        assert later.run(describe, [()], ignore)[0]["threads"] == "2"
+
+
+def test_the_nodes_of_the_cluster_are_found_and_can_be_used_by_name() -> None:
+    cluster = current_resources()
+    (node,) = cluster.nodes
+    assert (cluster.engine, node.cpus, node.gpus) == ("ray", 4.0, 0.0)
+    assert node.memory > 0
+    assert current_resources() == cluster
+    with make_engine("ray").start(layout_of(1, node=node.name)) as group:
+        assert group.address == node.address

@@ -1,0 +1,108 @@
+"""`shardfit new-plugin` writes packages that are found when they are installed and pass the kit of their kind."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from shardfit.cli import app
+from shardfit.errors import InvalidArgumentError
+from shardfit.new_plugin import PLUGIN_KINDS, write_plugin
+
+PROVIDES = {
+    "trainer": "trainers",
+    "source": "sources",
+    "sharding": "sharding_strategies",
+    "scaling": "scaling_policies",
+    "store": "artifact_stores",
+}
+
+
+def pretend_to_install(package: Path) -> dict[str, str]:
+    """The environment of a process in which `package` is installed: its code and its metadata are on the path."""
+    project = tomllib.loads((package / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    information = package / "src" / f"{project['name'].replace('-', '_')}-{project['version']}.dist-info"
+    information.mkdir()
+    requires = "".join(f"Requires-Dist: {need}\n" for need in project["dependencies"])
+    (information / "METADATA").write_text(
+        f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n{requires}"
+    )
+    entries = "".join(f"{name} = {value}\n" for name, value in project["entry-points"]["shardfit"].items())
+    (information / "entry_points.txt").write_text(f"[shardfit]\n{entries}")
+    return {**os.environ, "PYTHONPATH": str(package / "src")}
+
+
+def run(arguments: list[str], folder: Path, environ: dict[str, str]) -> str:
+    done = subprocess.run([sys.executable, *arguments], cwd=folder, env=environ, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=pytest.mark.ray) if kind == "trainer" else kind for kind in PLUGIN_KINDS]
+)
+def test_a_new_plugin_is_found_and_passes_its_kit(tmp_path: Path, kind: str) -> None:
+    write_plugin("own-thing", kind, tmp_path)
+    package = tmp_path / "shardfit-own-thing"
+    environ = pretend_to_install(package)
+    listed = run(["-c", "from shardfit.cli import main; main()", "plugins", "--json"], tmp_path, environ)
+    (found,) = [plugin for plugin in json.loads(listed)["plugins"] if plugin["name"] == "own-thing"]
+    assert (found["error"], found["provides"][PROVIDES[kind]]) == ("", ["own-thing"])
+    report = run(["-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider"], package, environ)
+    assert " passed" in report
+    assert "failed" not in report
+
+
+@pytest.mark.parametrize("kind", PLUGIN_KINDS)
+def test_what_is_written_is_typed_formatted_and_whole(tmp_path: Path, kind: str) -> None:
+    written = write_plugin("own-thing", kind, tmp_path)
+    assert [path for path in written if "$" in path.read_text(encoding="utf-8")] == []
+    package, environ = tmp_path / "shardfit-own-thing", dict(os.environ)
+    run(["-m", "ruff", "check", "--isolated", "--select=ANN,E,F,I,UP", "--ignore=ANN401,E501"], package, environ)
+    run(["-m", "ruff", "format", "--isolated", "--check", "--line-length=120"], package, environ)
+    settings, sources = Path(__file__).parents[2] / "pyproject.toml", str(package / "src")
+    run(
+        ["-m", "mypy", "--config-file", str(settings), "--cache-dir", str(tmp_path / "cache"), sources],
+        tmp_path,
+        {**environ, "MYPYPATH": sources},
+    )
+
+
+def test_the_command_lists_the_files_it_wrote(tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, ["new-plugin", "tiny", "--kind", "source", "--folder", str(tmp_path), "--json"])
+    assert done.exit_code == 0, done.output
+    written = sorted(
+        Path(name).relative_to(tmp_path / "shardfit-tiny").as_posix() for name in json.loads(done.stdout)["files"]
+    )
+    assert written == [
+        "README.md",
+        "pyproject.toml",
+        "src/shardfit_tiny/__init__.py",
+        "src/shardfit_tiny/hooks.py",
+        "src/shardfit_tiny/py.typed",
+        "src/shardfit_tiny/source.py",
+        "tests/test_source.py",
+    ]
+
+
+@pytest.mark.parametrize("name", ["", "My", "a_b", "a--b", "-a", "9a", "../a", "a b"])
+def test_a_name_that_no_distribution_can_have_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(InvalidArgumentError, match="the name cannot be used"):
+        write_plugin(name, "trainer", tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unknown_kind_and_a_folder_that_exists_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidArgumentError, match=r"'trainers'.*trainer, source"):
+        write_plugin("a", "trainers", tmp_path)
+    write_plugin("a", "source", tmp_path)
+    with pytest.raises(InvalidArgumentError, match="shardfit-a'"):
+        write_plugin("a", "source", tmp_path)

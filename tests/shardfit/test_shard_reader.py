@@ -1,0 +1,219 @@
+"""A shard is read once a pass, in global order, and a reader that loses or repeats rows is caught."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shardfit.coverage import DatasetCoverage, RowDigest
+from shardfit.errors import ChangedDataError, CoverageError, UnreadableSourceError
+from shardfit.shard_plan import FragmentSlice, Shard, World
+from shardfit.shard_reader import ShardBatch, ShardReader
+from shardfit.sharding.rows import shard_by_rows
+from shardfit.source import DataSource, Fragment
+from shardfit.testing.strategies import fragment_lists, worlds
+
+SCHEMA = pa.schema([("fragment", pa.int64()), ("row", pa.int64())])
+FRAGMENTS = (Fragment("a", 0, 7), Fragment("a", 1, 0), Fragment("b", 0, 5))
+
+
+@dataclass
+class CountingSource(DataSource):
+    """Rows that say where they stand: the position of their fragment and their number in it."""
+
+    listed: Sequence[Fragment]
+    asked: list[tuple[str, int, int]] = field(default_factory=list)
+
+    def schema(self) -> pa.Schema:
+        return SCHEMA
+
+    def fragments(self) -> Sequence[Fragment]:
+        return self.listed
+
+    def describe(self) -> str:
+        return "counted rows"
+
+    def read(
+        self, fragment: Fragment, columns: Sequence[str], start: int, stop: int, batch_rows: int
+    ) -> Iterator[pa.RecordBatch]:
+        self.asked.append((str(fragment), start, stop))
+        for first in range(start, stop, batch_rows):
+            rows = np.arange(first, min(first + batch_rows, stop))
+            yield self.batch(self.listed.index(fragment), rows).select(list(columns))
+
+    def batch(self, position: int, rows: np.ndarray) -> pa.RecordBatch:
+        return pa.record_batch([pa.array(np.full(len(rows), position)), pa.array(rows)], schema=SCHEMA)
+
+
+def shards_of(fragments: Sequence[Fragment], workers: int) -> list[Shard]:
+    return list(shard_by_rows(fragments, World(workers)).shards(fragments))
+
+
+def reader_of(
+    source: DataSource, shard: Shard, batch_rows: int = 3, kind: type[ShardReader] = ShardReader
+) -> ShardReader:
+    return kind("train", source, shard, ("fragment", "row"), batch_rows)
+
+
+def rows_read(reader: ShardReader) -> list[tuple[int, int, int]]:
+    """(global row, fragment, row in it) of every row of a pass."""
+    return [
+        (int(number), *place)
+        for batch in reader.batches()
+        for number, place in zip(batch.row_ids, zip(*batch.records.to_pydict().values(), strict=True), strict=True)
+    ]
+
+
+@given(fragment_lists(max_fragments=6, max_rows=15), worlds(6), st.integers(1, 7))
+def test_all_shards_together_read_every_row_once_in_global_order(
+    fragments: tuple[Fragment, ...], world: World, batch_rows: int
+) -> None:
+    source = CountingSource(fragments)
+    readers = [reader_of(source, shard, batch_rows) for shard in shards_of(fragments, world.workers)]
+    read = [row for reader in readers for row in rows_read(reader)]
+    places = [(i, row) for i, fragment in enumerate(fragments) for row in range(fragment.rows)]
+    assert read == [(number, *place) for number, place in enumerate(places)]
+    for reader in readers:
+        DatasetCoverage(RowDigest.of_shard(reader.shard), reader.handed).check("train")
+        assert reader.handed.rows == reader.rows
+
+
+def test_only_the_rows_of_the_shard_are_asked_for() -> None:
+    source = CountingSource(FRAGMENTS)
+    rows_read(reader_of(source, shards_of(FRAGMENTS, 2)[1]))
+    assert source.asked == [("'a', fragment 0", 6, 7), ("'b', fragment 0", 0, 5)]
+
+
+def test_batches_have_the_columns_asked_for_and_name_their_fragment() -> None:
+    reader = ShardReader("train", CountingSource(FRAGMENTS), shards_of(FRAGMENTS, 1)[0], ["row"], 100)
+    first, second = reader.batches()
+    assert first.records.schema.names == ["row"]
+    assert (first.origin, second.origin) == ("'a', fragment 0", "'b', fragment 0")
+    assert first.row_ids.dtype == np.int64
+
+
+def test_an_empty_shard_yields_nothing() -> None:
+    reader = reader_of(CountingSource(FRAGMENTS), Shard(5, (), 12))
+    assert rows_read(reader) == []
+    assert reader.handed == RowDigest()
+
+
+def test_every_pass_starts_its_digest_anew() -> None:
+    reader = reader_of(CountingSource(FRAGMENTS), shards_of(FRAGMENTS, 1)[0])
+    assert rows_read(reader) == rows_read(reader)
+    assert reader.handed == RowDigest.of_range(0, 12)
+
+
+def test_progress_is_told_in_rows_so_far() -> None:
+    told: list[int] = []
+    shard = shards_of(FRAGMENTS, 1)[0]
+    reader = ShardReader("train", CountingSource(FRAGMENTS), shard, ["row"], 4, on_rows=told.append)
+    rows_read_so_far = [len(batch.row_ids) for batch in reader.batches()]
+    assert rows_read_so_far == [4, 3, 4, 1]
+    assert told == [4, 7, 11, 12]
+
+
+def test_a_pass_given_up_leaves_no_thread_and_an_incomplete_digest() -> None:
+    fragments = [Fragment("a", 0, 10_000)]
+    reader = reader_of(CountingSource(fragments), shards_of(fragments, 1)[0])
+    batches = reader.batches()
+    next(batches)
+    batches.close()
+    assert [thread.name for thread in threading.enumerate() if "read-ahead" in thread.name] == []
+    with pytest.raises(CoverageError):
+        DatasetCoverage(RowDigest.of_shard(reader.shard), reader.handed).check("train")
+
+
+class AlteredSource(CountingSource):
+    """Returns other rows than it was asked for, as `alter` says."""
+
+    alter: Callable[[list[pa.RecordBatch]], list[pa.RecordBatch]]
+
+    def read(
+        self, fragment: Fragment, columns: Sequence[str], start: int, stop: int, batch_rows: int
+    ) -> Iterator[pa.RecordBatch]:
+        return iter(type(self).alter(list(super().read(fragment, columns, start, stop, batch_rows))))
+
+
+class ShortSource(AlteredSource):
+    alter = staticmethod(lambda batches: batches[:-1])
+
+
+class LongSource(AlteredSource):
+    alter = staticmethod(lambda batches: [*batches, batches[-1]])
+
+
+class GappySource(AlteredSource):
+    alter = staticmethod(lambda batches: [piece for batch in batches for piece in (batch.slice(0, 0), batch)])
+
+
+def test_a_fragment_with_fewer_rows_than_planned_is_an_error_that_names_it() -> None:
+    reader = reader_of(ShortSource(FRAGMENTS), shards_of(FRAGMENTS, 1)[0])
+    with pytest.raises(
+        ChangedDataError, match=r"'a', fragment 0, rows 0 to 7: found 6 rows where 7 were planned\. The data changed"
+    ):
+        rows_read(reader)
+
+
+def test_rows_beyond_those_planned_are_never_handed_over() -> None:
+    reader = reader_of(LongSource(FRAGMENTS), shards_of(FRAGMENTS, 1)[0])
+    read: list[int] = []
+    with pytest.raises(ChangedDataError, match="found at least 8 rows where 7 were planned"):
+        read.extend(number for batch in reader.batches() for number in batch.row_ids.tolist())
+    assert reader.handed == RowDigest.of_range(0, 7)
+
+
+def test_batches_without_rows_are_passed_over() -> None:
+    reader = reader_of(GappySource(FRAGMENTS), shards_of(FRAGMENTS, 1)[0])
+    assert [len(batch.row_ids) for batch in reader.batches()] == [3, 3, 1, 3, 2]
+
+
+def test_an_error_of_the_source_arrives_as_it_was_raised() -> None:
+    class CorruptSource(CountingSource):
+        def read(
+            self, fragment: Fragment, columns: Sequence[str], start: int, stop: int, batch_rows: int
+        ) -> Iterator[pa.RecordBatch]:
+            yield self.batch(0, np.arange(3))
+            raise UnreadableSourceError(f"reading {fragment}", "page 2 of column 'row' is corrupt")
+
+    reader = reader_of(CorruptSource(FRAGMENTS), shards_of(FRAGMENTS, 1)[0])
+    with pytest.raises(UnreadableSourceError, match="page 2 of column 'row'"):
+        rows_read(reader)
+    assert reader.handed.rows == 3
+
+
+class SwappingReader(ShardReader):
+    """Hands over row 1 of each slice twice and row 2 never: the number of rows is as planned."""
+
+    def _decode_slice(self, piece: FragmentSlice) -> Iterator[ShardBatch]:
+        for batch in super()._decode_slice(piece):
+            order = np.where(batch.row_ids == piece.first_row + 2, 1, np.arange(len(batch.row_ids)))
+            yield ShardBatch(batch.row_ids[order], batch.records.take(pa.array(order)), batch.origin)
+
+
+class RepeatingReader(ShardReader):
+    """Hands over its first batch in place of every other of the same length."""
+
+    def _decode(self) -> Iterator[ShardBatch]:
+        batches = list(super()._decode())
+        return iter([batches[0] if len(batch.row_ids) == len(batches[0].row_ids) else batch for batch in batches])
+
+
+@pytest.mark.parametrize("kind", [SwappingReader, RepeatingReader])
+def test_a_reader_that_repeats_a_row_and_drops_another_is_caught(kind: type[ShardReader]) -> None:
+    shards = shards_of(FRAGMENTS, 2)
+    parts = []
+    for shard in shards:
+        reader = reader_of(CountingSource(FRAGMENTS), shard, kind=kind)
+        numbers = [row[0] for row in rows_read(reader)]
+        assert len(numbers) == shard.rows
+        parts.append(DatasetCoverage(RowDigest.of_shard(shard), reader.handed, library_rows=len(numbers)))
+    with pytest.raises(CoverageError, match=r"planned 12:.*handed over 12:"):
+        (parts[0] + parts[1]).check("train")
