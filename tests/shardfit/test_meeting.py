@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import pickle
 import socket
+import struct
 import threading
 from typing import Any
 
@@ -33,6 +34,27 @@ def test_what_a_worker_raises_is_told_to_those_that_wait_for_it() -> None:
     for error in (first, second):
         assert isinstance(error, WorkerLostError)
         assert "worker 1 failed: ValueError: the data is odd" in str(error)
+
+
+def test_who_loses_the_connection_to_a_peer_that_went_because_a_third_failed_hears_of_the_third() -> None:
+    gone = threading.Event()
+
+    def task(peers: Collectives) -> Any:
+        if peers.rank == 1:
+            raise ValueError("the data is odd")
+        if peers.rank == 2:
+            gone.wait(60)
+            return peers.allreduce(np.zeros(10))
+        connection: socket.socket = peers._connections[2]  # type: ignore[attr-defined]
+        connection.send(frame({"name": "allreduce", "detail": "sum", "dtype": "<f8", "shape": [10]}, 80))
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        connection.close()
+        gone.set()
+        return None
+
+    error = outcomes(3, task)[2]
+    assert isinstance(error, WorkerLostError)
+    assert "worker 1 failed: ValueError: the data is odd" in str(error)
 
 
 def test_a_worker_that_makes_fewer_calls_is_named() -> None:

@@ -21,8 +21,11 @@ from shardfit.errors import ShardfitError, WorkerError, WorkerLostError
 # How often to see whether those that have sent their part are still there.
 _LOOK_SECONDS = 1.0
 _FAREWELL_SECONDS = 1.0
+# How long to listen, when a connection breaks, for a peer that knows why.
+_REASON_SECONDS = 1.0
 _MOST_ERROR_CHARACTERS = 2000
 _LEFT, _FAILED, _LOST = "left", "failed", "lost"
+_FAREWELLS = frozenset({_LEFT, _FAILED, _LOST})
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,9 +175,9 @@ class _Swap:
         except BlockingIOError:
             return
         except OSError as error:
-            raise self._gone(Farewell(_LOST, peer, str(error))) from error
+            raise self._gone(self._reason_of(Farewell(_LOST, peer, str(error)))) from error
         header = incoming.header or {}
-        if header["name"] in {_LEFT, _FAILED, _LOST}:
+        if header["name"] in _FAREWELLS:
             raise self._gone(Farewell(**header))
         theirs = Call(header["name"], header["detail"], header["dtype"], tuple(header["shape"]))
         self._received[peer] = (theirs, incoming.payload)
@@ -189,7 +192,43 @@ class _Swap:
                 continue
             except OSError as broken:
                 error = str(broken)
-            raise self._gone(Farewell(_LOST, peer, error))
+            raise self._gone(self._reason_of(Farewell(_LOST, peer, error)))
+
+    def _reason_of(self, loss: Farewell) -> Farewell:
+        """Return why a connection broke, if another peer says so; else that it broke.
+
+        A peer that goes because a third one failed cannot say so in the middle of a frame: its connection just ends.
+        The third one's own words may be on their way.
+        """
+        deadline = time.monotonic() + _REASON_SECONDS
+        with selectors.DefaultSelector() as selector:
+            for peer, connection in self._connections.items():
+                if peer != loss.rank:
+                    selector.register(connection, selectors.EVENT_READ, peer)
+                    if peer in self._received:
+                        self._incoming[peer] = IncomingFrame()
+            while selector.get_map() and (remaining := deadline - time.monotonic()) > 0:
+                for key, _ in selector.select(remaining):
+                    try:
+                        words = self._farewell_of(key.data)
+                    except OSError:
+                        selector.unregister(key.fileobj)
+                        continue
+                    if words is not None and words.name != _LEFT:
+                        return words
+        return loss
+
+    def _farewell_of(self, peer: int) -> Farewell | None:
+        """Return the farewell of a peer if that is what arrives next; a call that it made before is passed over."""
+        with suppress(BlockingIOError):
+            while True:
+                while not self._incoming[peer].take_from(self._connections[peer]):
+                    pass
+                header = self._incoming[peer].header or {}
+                if header["name"] in _FAREWELLS:
+                    return Farewell(**header)
+                self._incoming[peer] = IncomingFrame()
+        return None
 
     def _gone(self, words: Farewell) -> ShardfitError:
         self.reason = words
