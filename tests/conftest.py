@@ -13,9 +13,11 @@ from shardfit.testing.ray_cluster import ray_cluster
 
 # A deadline is an assertion about time; `too_slow` is one about the machine.
 _SHARED = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
-settings.register_profile("dev", max_examples=50, **_SHARED)
+# The same examples in every run, so that a change alone turns a test red; `explore` looks for new ones.
+settings.register_profile("dev", max_examples=50, derandomize=True, **_SHARED)
 settings.register_profile("ci", max_examples=200, derandomize=True, print_blob=True, **_SHARED)
-settings.load_profile("ci" if os.environ.get("CI") else "dev")
+settings.register_profile("explore", max_examples=1000, print_blob=True, **_SHARED)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.environ.get("CI") else "dev"))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
 from shardfit.artifacts import ArtifactStore
 from shardfit.errors import ArtifactError, ArtifactExistsError, ArtifactNotFoundError, StaleAttemptError
@@ -48,6 +48,12 @@ class StoreAgainstDict(RuleBasedStateMachine):
         """Remove what is there, or nothing."""
         self._store.delete(artifact)
         self._expected.pop(artifact, None)
+
+    @precondition(lambda self: bool(self._expected))
+    @rule(chosen=st.integers(0, 5))
+    def delete_what_is_there(self, chosen: int) -> None:
+        """Remove one of the artifacts that are there: by chance alone, few sequences would."""
+        self.delete(sorted(self._expected)[chosen % len(self._expected)])
 
     @rule(attempt=_ATTEMPTS)
     def fence(self, attempt: int) -> None:
