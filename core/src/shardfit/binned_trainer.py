@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -32,11 +32,13 @@ class BinReference:
         spec: Names, types, categories, max_bin, missing.
         cut_points: For each feature the values between its bins, or the codes of its categories; float32, ascending.
         content: Dataset name -> digest of the content of each worker's shard, by rank, when it was profiled.
+        gapless: Dataset name -> whether each worker's shard, by rank, is known to lack no value of any feature.
     """
 
     spec: MatrixSpec
     cut_points: tuple[Float32Array, ...]
     content: Mapping[str, tuple[int, ...]]
+    gapless: Mapping[str, tuple[bool, ...]] = field(default_factory=dict)
 
     @classmethod
     def from_profile(
@@ -199,7 +201,10 @@ class BinnedTrainer(Trainer):
         opened = self.open_reference(reference, config)
         with self.join(context, meeting):
             for dataset in (TRAIN, *(name for name in shards if name != TRAIN)):
-                reader = MatrixReader(shards[dataset], reference.spec)
+                gapless = reference.gapless.get(dataset)
+                reader = MatrixReader(
+                    shards[dataset], reference.spec, gapless=gapless is not None and gapless[context.rank]
+                )
                 matrices[dataset] = self.ingest(context, dataset, reader, opened, config)
                 content = reference.content[dataset][context.rank]
                 coverage[dataset] = reader.coverage(self.library_rows(matrices[dataset]), content)

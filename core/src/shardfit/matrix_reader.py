@@ -101,11 +101,13 @@ class MatrixReader:
     Args:
         shard: Reads the rows.
         spec: How they become matrices.
+        gapless: Whether the profile found a value in every row of every feature.
     """
 
-    def __init__(self, shard: ShardReader, spec: MatrixSpec) -> None:
+    def __init__(self, shard: ShardReader, spec: MatrixSpec, *, gapless: bool = False) -> None:
         self.shard = shard
         self.spec = spec
+        self.gapless = gapless
         self.handed = RowDigest()
         self.content = 0
 

@@ -67,6 +67,8 @@ def profile_datasets(
     config = trainer.with_profile(plan.config, merged)
     max_bin, missing = trainer.max_bin(config), trainer.missing(config)
     reference = BinReference.from_profile(merged, plan.roles, plan.casts, max_bin, missing, content)
+    gapless = {name: tuple(part[name].gapless for part in parts) for name in plan.datasets}
+    reference = replace(reference, gapless=gapless)
     return ProfiledDatasets(merged, config, reference)
 
 

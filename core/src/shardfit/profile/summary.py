@@ -197,6 +197,11 @@ class Profile:
         )
 
     @property
+    def gapless(self) -> bool:
+        """Whether no value of any feature is missing. Whether a category is missing, only training knows."""
+        return not self.categories and not self.missing.any()
+
+    @property
     def totals(self) -> tuple[float, ...]:
         """The sums of the terms, each correctly rounded."""
         return tuple(exact_total(parts) for parts in self.terms)

@@ -1,8 +1,8 @@
-"""How a shard becomes a QuantileDMatrix: rows stream through a DataIter, bins come from the reference."""
+"""How a shard becomes a QuantileDMatrix: rows stream through a `RowStream`, bins come from the reference."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +13,8 @@ import xgboost as xgb
 
 from shardfit.binned_trainer import BinReference
 from shardfit.interrupts import HeldInterrupt
-from shardfit.matrix_reader import MatrixBatch, MatrixReader, MatrixSpec
+from shardfit.matrix_reader import MatrixReader, MatrixSpec
+from shardfit_xgboost.row_stream import Kept, RowStream, feature_names
 
 Float32Array = npt.NDArray[np.float32]
 Int64Array = npt.NDArray[np.int64]
@@ -79,24 +80,28 @@ def open_reference(reference: BinReference) -> LibraryReference:
     columns = np.full((len(reference.cut_points), rows + 1), np.nan, dtype=np.float32)
     for j, points in enumerate(reference.cut_points):
         columns[j, : len(points)] = points
-    data = xgb.QuantileDMatrix(columns.T, max_bin=reference.spec.max_bin, **_names(reference.spec))
+    data = xgb.QuantileDMatrix(columns.T, max_bin=reference.spec.max_bin, **feature_names(reference.spec))
     return LibraryReference(data, reference.spec)
 
 
-def ingest(reader: MatrixReader, reference: LibraryReference, threads: int, ranks: bool = False) -> ShardMatrix:
-    """Return the matrix of a shard, binned by the reference. Rows are read once for each pass that XGBoost makes.
+def ingest(
+    reader: MatrixReader, reference: LibraryReference, threads: int, ranks: bool = False, *, on_gpu: bool = False
+) -> ShardMatrix:
+    """Return the matrix of a shard, binned by the reference. Rows are read once or more; see `RowStream`.
 
     Args:
         reader: Yields the rows.
         reference: The bins.
         threads: How many XGBoost may use.
         ranks: Whether the objective wants the groups. XGBoost's others refuse a matrix that has groups and weights.
+        on_gpu: Whether this worker has a GPU.
     """
-    with HeldInterrupt() as interrupt, closing(_RowStream(reader, interrupt)) as rows:
+    with HeldInterrupt() as interrupt, closing(RowStream(reader, interrupt, stand_ins=not on_gpu)) as rows:
         data = xgb.QuantileDMatrix(
             rows, ref=reference.data, max_bin=reference.spec.max_bin, nthread=threads, enable_categorical=True
         )
-    matrix = rows.matrix(data)
+    rows.check_walks()
+    matrix = _shard_matrix(data, rows.kept, reader.spec)
     groups, weights = matrix.groups if ranks else None, matrix.weights
     if groups is not None and matrix.rows:
         # Not batch by batch: XGBoost would begin a new group with each batch, wherever the rows were cut.
@@ -106,70 +111,19 @@ def ingest(reader: MatrixReader, reference: LibraryReference, threads: int, rank
     return matrix
 
 
-class _RowStream(xgb.DataIter):  # type: ignore[misc]
-    """Feeds one shard to XGBoost, which walks through it several times; keeps the columns that are not binned."""
-
-    def __init__(self, reader: MatrixReader, interrupt: HeldInterrupt) -> None:
-        self._reader = reader
-        self._interrupt = interrupt
-        self._batches: Generator[MatrixBatch, None, None] | None = None
-        self._handed: list[_Kept] = []
-        self._kept: list[_Kept] = []
-        super().__init__()
-
-    def close(self) -> None:
-        """End the pass; the thread that reads ahead for it ends."""
-        if self._batches is not None:
-            self._batches.close()
-
-    def reset(self) -> None:
-        """Start a pass."""
-        with self._interrupt.callback():
-            self.close()
-            self._batches, self._handed = self._reader.batches(), []
-
-    def next(self, input_data: Callable[..., None]) -> bool:
-        """Hand over the next batch; an empty shard hands over one batch without rows."""
-        with self._interrupt.callback():
-            return self._next(input_data)
-
-    def _next(self, input_data: Callable[..., None]) -> bool:
-        if self._batches is None:
-            self.reset()
-        batch = next(self._batches, None) if self._batches is not None else None
-        if batch is None:
-            if self._handed:
-                self._kept = self._handed
-                return False
-            batch = self._reader.no_rows()
-        self._handed.append(_Kept(batch.row_ids[:1].tolist(), len(batch.row_ids), batch.weights, batch.group_starts))
-        given = {} if batch.base_margin is None else {"base_margin": batch.base_margin}
-        input_data(data=batch.features, label=batch.labels, **given, **_names(self._reader.spec))
-        return True
-
-    def matrix(self, data: Any) -> ShardMatrix:
-        """Return what was handed over in the last whole pass, beside the library's own matrix."""
-        kept = self._kept
-        groups = None
-        if self._reader.spec.roles.group is not None:
-            starts = np.concatenate([batch.group_starts for batch in kept if batch.group_starts is not None])
-            groups = np.append(np.flatnonzero(starts), len(starts)).astype(np.int64)
-        weights = [batch.weights for batch in kept if batch.weights is not None]
-        return ShardMatrix(
-            data,
-            _adjacent([(batch.first[0], batch.first[0] + batch.rows) for batch in kept if batch.first]),
-            len(self._reader.spec.roles.label),
-            np.concatenate(weights) if weights else None,
-            groups,
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class _Kept:
-    first: list[int]
-    rows: int
-    weights: Float32Array | None
-    group_starts: npt.NDArray[np.bool_] | None
+def _shard_matrix(data: Any, kept: Sequence[Kept], spec: MatrixSpec) -> ShardMatrix:
+    groups = None
+    if spec.roles.group is not None:
+        starts = np.concatenate([batch.group_starts for batch in kept if batch.group_starts is not None])
+        groups = np.append(np.flatnonzero(starts), len(starts)).astype(np.int64)
+    weights = [batch.weights for batch in kept if batch.weights is not None]
+    return ShardMatrix(
+        data,
+        _adjacent([(batch.first[0], batch.first[0] + batch.rows) for batch in kept if batch.first]),
+        len(spec.roles.label),
+        np.concatenate(weights) if weights else None,
+        groups,
+    )
 
 
 def _adjacent(ranges: Iterable[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
@@ -179,8 +133,3 @@ def _adjacent(ranges: Iterable[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
             start = joined.pop()[0]
         joined.append((start, stop))
     return tuple(joined)
-
-
-def _names(spec: MatrixSpec) -> dict[str, Any]:
-    types = ["c" if cast.rule == "category" else "q" for cast in spec.feature_casts]
-    return {"feature_names": list(spec.roles.features), "feature_types": types}
