@@ -33,6 +33,7 @@ PUBLIC: dict[str, set[str]] = {
         "train",
     },
     "shardfit.testing": {"ScalingKit", "ShardingKit", "SourceKit", "StoreKit", "TrainerKit"},
+    "shardfit_lightgbm": {"LightGBMEstimator", "LightGBMScalingConfig"},
     "shardfit_xgboost": {"XGBEstimator", "XGBScalingConfig"},
 }
 

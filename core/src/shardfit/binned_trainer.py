@@ -127,17 +127,20 @@ class BinnedTrainer(Trainer):
             profile: Of the whole training data.
         """
 
-    def open_reference(self, reference: BinReference, config: Any) -> Any:
+    def open_reference(self, reference: BinReference, config: Any, settings: RunSettings) -> Any:
         """Return what the library takes its bins from. Called once an attempt, on every worker, before `join`.
 
         Args:
             reference: Cut points, and how rows become matrices.
             config: What `with_profile` returned.
+            settings: Where to go on from, for libraries that start rows from the scores of an earlier model.
         """
         return reference
 
     def join(self, context: WorkerContext, meeting: Any) -> AbstractContextManager[Any]:
         """Connect this worker with its peers while the context lasts. Called once an attempt, on every worker.
+
+        The value of the context is passed to `fit` as `connection`.
 
         Args:
             context: This worker.
@@ -177,6 +180,7 @@ class BinnedTrainer(Trainer):
         matrices: Mapping[str, Any],
         config: Any,
         settings: RunSettings,
+        connection: Any,
     ) -> Any:
         """Train and return what `collect` needs. Called once an attempt, on every worker.
 
@@ -185,6 +189,7 @@ class BinnedTrainer(Trainer):
             matrices: Dataset name -> what `ingest` returned.
             config: What `with_profile` returned.
             settings: Seed, checkpoints, where to go on from.
+            connection: What `join` yielded.
         """
 
     def run_worker(
@@ -198,8 +203,8 @@ class BinnedTrainer(Trainer):
         """Bin each shard, then fit. Not for overriding."""
         reference: BinReference = settings.reference
         matrices, coverage = {}, {}
-        opened = self.open_reference(reference, config)
-        with self.join(context, meeting):
+        opened = self.open_reference(reference, config, settings)
+        with self.join(context, meeting) as connection:
             for dataset in (TRAIN, *(name for name in shards if name != TRAIN)):
                 gapless = reference.gapless.get(dataset)
                 reader = MatrixReader(
@@ -210,4 +215,4 @@ class BinnedTrainer(Trainer):
                 coverage[dataset] = reader.coverage(self.library_rows(matrices[dataset]), content)
             # What decoding leaves in Arrow's pool would lie idle for as long as the fit lasts.
             pa.default_memory_pool().release_unused()
-            return WorkerReport(self.fit(context, matrices, config, settings), coverage)
+            return WorkerReport(self.fit(context, matrices, config, settings, connection), coverage)

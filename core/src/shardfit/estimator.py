@@ -199,3 +199,18 @@ def column_names(value: str | Sequence[str] | None) -> tuple[str, ...]:
     if value is None:
         return ()
     return (value,) if isinstance(value, str) else tuple(value)
+
+
+def with_arguments(
+    params: Mapping[str, Any], arguments: Mapping[str, Any], main_name: Callable[[str], str]
+) -> dict[str, Any]:
+    """Return a library's parameters, completed with the arguments that are not among them under any name.
+
+    Args:
+        params: What the user gave as parameters; they win.
+        arguments: Name -> value; those that are None count as not given.
+        main_name: Returns the library's main name of a parameter.
+    """
+    given = {main_name(name) for name in params}
+    more = {name: value for name, value in arguments.items() if value is not None and main_name(name) not in given}
+    return {**params, **more}

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from shardfit.casts import ColumnCast, plan_casts, same_categories
 from shardfit.columns import ColumnRoles
-from shardfit.errors import DataError, EmptyDataError, SchemaMismatchError
+from shardfit.errors import DataError, EmptyDataError, InvalidArgumentError, SchemaMismatchError
 from shardfit.groups import build_group_index
 from shardfit.job import Job
 from shardfit.registry import Registry
@@ -131,10 +131,13 @@ def plan_run(job: Job, registry: Registry, cluster: ClusterResources) -> RunPlan
             _check_same_types(sources[name].schema(), schema, roles, casts)
     fragments = {name: _fragments(name, source) for name, source in sources.items()}
     request = _scaling_request(job, fragments[TRAIN], schema, roles)
+    request, device_reasons = _without_gpu(request, trainer.why_no_gpu(config))
     layout = registry.get("scaling_policies", job.scaling).decide(cluster, request)
+    layout = replace(layout, reasons=(*layout.reasons, *device_reasons))
     constraints = {name: _constraints(name, source, roles) for name, source in sources.items()}
     layout, plans = plan_shards(job, registry, layout, fragments, constraints)
     datasets = {name: DatasetPlan(sources[name], fragments[name], constraints[name], plans[name]) for name in sources}
+    trainer.check_shape(config, _shape(datasets, roles))
     memory = trainer.estimate_memory(config, _shape(datasets, roles))
     warnings = (
         *trainer.warnings(config, roles, layout),
@@ -188,6 +191,7 @@ def replan(plan: RunPlan, registry: Registry, layout: WorkerLayout) -> RunPlan:
     constraints = {name: dataset.constraints for name, dataset in plan.datasets.items()}
     layout, plans = plan_shards(plan.job, registry, layout, fragments, constraints)
     datasets = {name: replace(dataset, shard_plan=plans[name]) for name, dataset in plan.datasets.items()}
+    plan.trainer.check_shape(plan.config, _shape(datasets, plan.roles))
     memory = plan.trainer.estimate_memory(plan.config, _shape(datasets, plan.roles))
     return replace(plan, layout=layout, datasets=datasets, memory=memory)
 
@@ -243,6 +247,15 @@ def _scaling_request(job: Job, fragments: Sequence[Fragment], schema: pa.Schema,
     rows = sum(fragment.rows for fragment in fragments)
     narrow = known * len(roles.all) // len(schema) if known else 4 * rows * len(roles.all)
     return ScalingRequest(job.workers, job.cpus_per_worker, job.use_gpu, rows, narrow)
+
+
+def _without_gpu(request: ScalingRequest, why: str | None) -> tuple[ScalingRequest, tuple[str, ...]]:
+    """Return the request without GPUs where the trainer cannot use them, and what to say about it."""
+    if why is None:
+        return request, ()
+    if request.use_gpu:
+        raise InvalidArgumentError("training with use_gpu=True", why, "Use use_gpu=None or False.")
+    return replace(request, use_gpu=False), (why,)
 
 
 def _shape(datasets: Mapping[str, DatasetPlan], roles: ColumnRoles) -> DataShape:

@@ -91,8 +91,8 @@ class Trainer(ABC):
     Calls, in order; the object is made once a run and holds no state between calls:
 
     1. `configure`: once, on the driver.
-    2. `check_evals`, `columns`: once, on the driver. `warnings`, `estimate_memory` and `passes`: once, on the driver,
-       for the plan. `check_resume`: once, on the driver, where an earlier run is gone on from.
+    2. `check_evals`, `columns`: once, on the driver. `why_no_gpu`, `check_shape`, `warnings`, `estimate_memory` and
+       `passes`: on the driver, for the plan. `check_resume`: once, on the driver, where an earlier run is gone on from.
     3. `rendezvous`: once an attempt, on the driver, entered before the workers run and left after them.
     4. `run_worker`: once an attempt, on every worker at the same time.
     5. `collect`: once, on the driver.
@@ -154,6 +154,25 @@ class Trainer(ABC):
             shape: Size of the largest worker's shards.
         """
         return {}
+
+    def check_shape(self, config: Any, shape: DataShape) -> None:  # noqa: B027
+        """Check that the library can hold the largest shard. Called for each plan, on the driver.
+
+        Args:
+            config: What `configure` returned.
+            shape: Size of the largest worker's shards.
+
+        Raises:
+            InvalidArgumentError: It cannot; says how many workers would do.
+        """
+
+    def why_no_gpu(self, config: Any) -> str | None:
+        """Return why workers are not given GPUs, a sentence, or None where they may use them. Called on the driver.
+
+        Args:
+            config: What `configure` returned.
+        """
+        return None
 
     def passes(self, config: Any) -> int:
         """Return how often each shard is read. Called once, on the driver, for the plan."""

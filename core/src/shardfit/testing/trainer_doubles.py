@@ -44,6 +44,8 @@ class ForgetfulTrainer(Trainer):
     columns: Any = _passed_on("columns", pickled=True)
     warnings: Any = _passed_on("warnings")
     estimate_memory: Any = _passed_on("estimate_memory")
+    check_shape: Any = _passed_on("check_shape")
+    why_no_gpu: Any = _passed_on("why_no_gpu")
     passes: Any = _passed_on("passes")
     run_worker: Any = _passed_on("run_worker", pickled=True)
     collect: Any = _passed_on("collect")

@@ -16,13 +16,14 @@ from shardfit.metrics import CustomMetric
 from shardfit.metrics.contract import Metric, Reducer
 from shardfit.metrics.early_stopping import EarlyStopping
 from shardfit.row_hash import hash_rows, rows_below
+from shardfit.saved_spec import check_same_categories
 from shardfit.trainer import TRAIN, RunSettings
 from shardfit_xgboost.config import XGBConfig
 from shardfit_xgboost.gradients import LOG_LINK, row_gradients, summable
 from shardfit_xgboost.matrix import Float32Array, ShardMatrix
 from shardfit_xgboost.model import XGBModel
 from shardfit_xgboost.rendezvous import allreduce
-from shardfit_xgboost.resume import check_categories, draws_at_random, load_booster, reseed, resumable
+from shardfit_xgboost.resume import draws_at_random, load_booster, reseed, resumable
 
 History = dict[str, dict[str, list[float]]]
 
@@ -88,7 +89,7 @@ class BoostingLoop:
         if self._settings.resume is None:
             return xgb.Booster(params, cache=cache), 0
         model = XGBModel.from_files(self._settings.resume.files)
-        check_categories(self._spec, model)
+        check_same_categories(self._spec, model.spec)
         booster = load_booster(model, params, cache)
         rounds = booster.num_boosted_rounds()
         self._take_over(model.history, rounds)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from shardfit.columns import ColumnRoles
 from shardfit.errors import InvalidArgumentError
-from shardfit.estimator import BoosterEstimator, BoosterScalingConfig, column_names, evaluation_sets
+from shardfit.estimator import BoosterEstimator, BoosterScalingConfig, column_names, evaluation_sets, with_arguments
 from shardfit.run import TrainResult
 
 if TYPE_CHECKING:
@@ -73,11 +73,9 @@ class XGBEstimator(BoosterEstimator):
             "early_stopping_rounds": early_stopping_rounds,
             "custom_metric": custom_metric,
         }
-        given = dict(params or {})
-        given.update({name: value for name, value in _defaults(arguments).items() if not _is_given(name, given)})
         super().__init__(
             "xgboost",
-            given,
+            with_arguments(params or {}, arguments, _main_name),
             scaling_config,
             artifact_stage_location,
             seed,
@@ -159,11 +157,7 @@ class XGBEstimator(BoosterEstimator):
         return to_sklearn(self.result.model)
 
 
-def _defaults(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in arguments.items() if value is not None}
-
-
-def _is_given(name: str, params: Mapping[str, Any]) -> bool:
+def _main_name(name: str) -> str:
     from shardfit_xgboost.parameters import ALIASES
 
-    return any(ALIASES.get(given, given) == name for given in params)
+    return ALIASES.get(name, name)

@@ -12,11 +12,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import xgboost as xgb
 
-from shardfit.casts import ColumnCast
-from shardfit.category_map import CategoryMap
-from shardfit.columns import ColumnRoles
 from shardfit.errors import ArtifactCorruptError, InvalidValueError
 from shardfit.matrix_reader import MatrixSpec
+from shardfit.saved_spec import predictions_as_arrow, spec_from_values, spec_to_values
 
 MODEL_FILE = "model.ubj"
 FEATURES_FILE = "features.json"
@@ -58,22 +56,13 @@ class XGBModel:
             features, feature_names=names, feature_types=types, enable_categorical=True, base_margin=margins
         )
         used = (0, self.best_iteration + 1)
-        return as_arrow(booster.predict(data, iteration_range=used))
+        return predictions_as_arrow(booster.predict(data, iteration_range=used))
 
     def files(self) -> dict[str, bytes]:
         """Return the files that hold the model: `model.ubj`, which XGBoost loads alone, and `features.json`."""
         features = {
             "objective": self.objective,
-            "features": list(self.spec.roles.features),
-            "label": list(self.spec.roles.label),
-            "base_margin": list(self.spec.roles.base_margin),
-            "casts": [
-                {"name": cast.name, "arrow_type": cast.arrow_type, "rule": cast.rule}
-                for cast in map(self.spec.cast, _known_roles(self.spec.roles).all)
-            ],
-            "categories": {name: json.loads(known.to_json()) for name, known in self.spec.categories.items()},
-            "max_bin": self.spec.max_bin,
-            "missing": None if np.isnan(self.spec.missing) else self.spec.missing,
+            **spec_to_values(self.spec),
             "history": self.history,
             "best_iteration": self.best_iteration,
         }
@@ -88,12 +77,7 @@ class XGBModel:
         """
         try:
             read = json.loads(files[FEATURES_FILE])
-            casts = tuple(ColumnCast(**cast) for cast in read["casts"])
-            features, label, margins = (tuple(read[name]) for name in ("features", "label", "base_margin"))
-            roles = ColumnRoles(features, label, base_margin=margins, categorical=tuple(read["categories"]))
-            maps = {name: CategoryMap.from_json(json.dumps(known)) for name, known in read["categories"].items()}
-            missing = float("nan") if read["missing"] is None else read["missing"]
-            spec = MatrixSpec(roles, casts, maps, read["max_bin"], missing)
+            spec = spec_from_values(read)
             return cls(files[MODEL_FILE], spec, read["objective"], read["history"], read["best_iteration"])
         except (KeyError, TypeError, ValueError) as error:
             raise ArtifactCorruptError("loading an XGBoost model", repr(error), "Train or fetch it again.") from error
@@ -111,16 +95,3 @@ def _check_values(spec: MatrixSpec, features: npt.NDArray[np.float32], margins: 
             "found an infinite value, one beyond float32, or a base margin that is missing",
             "Filter or fill such rows before predicting.",
         )
-
-
-def _known_roles(roles: ColumnRoles) -> ColumnRoles:
-    """Return the roles that matter after training."""
-    return ColumnRoles(roles.features, roles.label, base_margin=roles.base_margin, categorical=roles.categorical)
-
-
-def as_arrow(predictions: npt.NDArray[np.float32]) -> pa.Array:
-    """Return predictions as an Arrow array: float32, or fixed-size lists of float32 for several outputs."""
-    if predictions.ndim == 1:
-        return pa.array(predictions)
-    flat = pa.array(np.ascontiguousarray(predictions).reshape(-1))
-    return pa.FixedSizeListArray.from_arrays(flat, predictions.shape[1])

@@ -10,7 +10,7 @@ import xgboost as xgb
 
 from shardfit.columns import ColumnRoles
 from shardfit.errors import InvalidArgumentError
-from shardfit.matrix_reader import MatrixSpec
+from shardfit.saved_spec import check_same, check_same_roles
 from shardfit.trainer import Checkpoint
 from shardfit_xgboost.config import XGBConfig
 from shardfit_xgboost.model import XGBModel
@@ -32,40 +32,20 @@ def check_resume(config: XGBConfig, roles: ColumnRoles, checkpoint: Checkpoint) 
             "Train from the beginning, or without lambdarank_unbiased.",
         )
     model = XGBModel.from_files(checkpoint.files)
-    _check_same("features", list(roles.features), list(model.spec.roles.features))
-    _check_same("base_margin_col", list(roles.base_margin), list(model.spec.roles.base_margin))
-    _check_same("categorical_cols", sorted(roles.categorical), sorted(model.spec.roles.categorical))
+    check_same_roles(roles, model.spec)
     booster = model.booster()
     known = json.loads(booster.save_config())["learner"]
     shape, tree = known["learner_model_param"], known["gradient_booster"]
     wanted = config.objective.classes or max(len(roles.label), len(config.objective.alpha))
-    _check_same("num_class or the number of outputs", wanted, max(int(shape["num_class"]), int(shape["num_target"])))
-    _check_same("booster", str(config.params.get("booster", "gbtree")), tree["name"])
+    check_same("num_class or the number of outputs", wanted, max(int(shape["num_class"]), int(shape["num_target"])))
+    check_same("booster", str(config.params.get("booster", "gbtree")), tree["name"])
     parallel = tree.get("gbtree", tree)["gbtree_model_param"]["num_parallel_tree"]
-    _check_same("num_parallel_tree", int(config.params.get("num_parallel_tree", 1)), int(parallel))
+    check_same("num_parallel_tree", int(config.params.get("num_parallel_tree", 1)), int(parallel))
     if (done := booster.num_boosted_rounds()) > config.rounds:
         raise InvalidArgumentError(
             f"resuming up to n_estimators={config.rounds}",
             f"the checkpoint has {done} rounds",
             "n_estimators counts the rounds of the checkpoint too: raise it.",
-        )
-
-
-def check_categories(spec: MatrixSpec, model: XGBModel) -> None:
-    """Check that each category has the code that it had. Called on every worker, after the profile.
-
-    Raises:
-        InvalidArgumentError: The data has other categories, so that the codes in the trees would mean others.
-    """
-    for name, categories in spec.categories.items():
-        known = model.spec.categories.get(name)
-        if known is None or known.values == categories.values:
-            continue
-        more = sorted(set(map(str, categories.values)) ^ set(map(str, known.values)))
-        raise InvalidArgumentError(
-            f"resuming with the categorical column {name!r}",
-            f"the data has {len(categories)} categories, the checkpoint {len(known)}; {more[:5]!r} are in one only",
-            "Resume on data with the same categories, or train from the beginning.",
         )
 
 
@@ -105,10 +85,3 @@ def reseed(booster: Any) -> None:
     booster.set_param({"tree_method": "approx"})
     booster.num_boosted_rounds()
     booster.set_param({"tree_method": "hist"})
-
-
-def _check_same(what: str, asked: object, found: object) -> None:
-    if asked != found:
-        raise InvalidArgumentError(
-            f"resuming with {what} {asked!r}", f"the checkpoint has {found!r}", "Use the same as in the earlier run."
-        )

@@ -133,7 +133,9 @@ class XGBTrainer(BinnedTrainer):
         """Hold a tracker."""
         return rendezvous.tracker(workers)
 
-    def open_reference(self, reference: BinReference, config: XGBConfig) -> matrix.LibraryReference:
+    def open_reference(
+        self, reference: BinReference, config: XGBConfig, settings: RunSettings
+    ) -> matrix.LibraryReference:
         """Return a matrix of nothing but cut points."""
         return matrix.open_reference(reference)
 
@@ -164,6 +166,7 @@ class XGBTrainer(BinnedTrainer):
         matrices: Mapping[str, matrix.ShardMatrix],
         config: XGBConfig,
         settings: RunSettings,
+        connection: None,
     ) -> XGBModel | None:
         """Boost."""
         return BoostingLoop(context, matrices, config, settings).run()

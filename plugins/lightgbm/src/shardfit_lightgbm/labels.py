@@ -1,0 +1,60 @@
+"""Which labels an objective can learn from, checked on the profile of a whole dataset."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from shardfit.errors import InvalidValueError
+from shardfit.profile import Profile
+from shardfit.trainer import TRAIN
+from shardfit_lightgbm.objectives import ObjectiveFacts
+
+_MOST_GAINS = 31
+_NOT_NEGATIVE = frozenset({"poisson", "tweedie"})
+_SHARES = frozenset({"cross_entropy", "cross_entropy_lambda"})
+
+
+def check_labels(facts: ObjectiveFacts, params: Mapping[str, Any], dataset: str, profile: Profile) -> None:
+    """Check that labels can be learnt from, or, of an evaluation set, measured on.
+
+    Args:
+        facts: The objective.
+        params: LightGBM's parameters.
+        dataset: `train`, or the name of an evaluation set.
+        profile: Of the whole dataset.
+
+    Raises:
+        InvalidValueError: One class only, or labels outside the range of the objective; names both and the dataset.
+    """
+    low, high, distinct = profile.label_minimum, profile.label_maximum, profile.label_values
+    if (wanted := _wanted(facts, params, profile)) is not None:
+        fraction = "" if math.isnan(profile.label_fraction) else f", among them {profile.label_fraction!r}"
+        raise _bad_labels(facts, dataset, f"found labels from {low!r} to {high!r}{fraction}", f"They must be {wanted}.")
+    if dataset == TRAIN and facts.classifies and distinct.complete and len(distinct.values) < 2:
+        found = f"found one class only, {low!r}, in {profile.rows:,} rows"
+        raise _bad_labels(facts, dataset, found, "Training needs at least two.")
+
+
+def _wanted(facts: ObjectiveFacts, params: Mapping[str, Any], profile: Profile) -> str | None:
+    """Return what the labels must be, if they are not."""
+    low, high, whole = profile.label_minimum, profile.label_maximum, math.isnan(profile.label_fraction)
+    if facts.name == "binary":
+        return None if whole and low >= 0 and high <= 1 else "0 or 1"
+    if facts.classifies:
+        return None if whole and low >= 0 and high < facts.classes else f"0, 1, ... {facts.classes - 1}"
+    if facts.ranks:
+        most = len(params["label_gain"]) if isinstance(params.get("label_gain"), list | tuple) else _MOST_GAINS
+        return None if whole and low >= 0 and high < most else f"whole numbers from 0 to {most - 1}, or set label_gain"
+    if facts.name in _SHARES:
+        return None if low >= 0 and high <= 1 else "between 0 and 1"
+    if facts.name == "gamma":
+        return None if low > 0 else "more than 0"
+    if facts.name in _NOT_NEGATIVE:
+        return None if low >= 0 and high > 0 else "0 or more, and not all of them 0"
+    return None
+
+
+def _bad_labels(facts: ObjectiveFacts, dataset: str, found: str, advice: str) -> InvalidValueError:
+    return InvalidValueError(f"checking the labels of dataset {dataset!r} for {facts.name!r}", found, advice)

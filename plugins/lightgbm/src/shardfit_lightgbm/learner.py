@@ -1,0 +1,117 @@
+"""LightGBM's booster of one worker, or two of them that train together where there is only one worker."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import lightgbm as lgb
+import numpy as np
+import numpy.typing as npt
+
+from shardfit.errors import WorkerError
+from shardfit_lightgbm.library import merge_models
+from shardfit_lightgbm.matrix import ShardMatrix
+from shardfit_lightgbm.network import LibraryNetwork
+from shardfit_lightgbm.second_machine import SecondMachine
+
+Float32Array = npt.NDArray[np.float32]
+
+
+class Learner(lgb.Booster):  # type: ignore[misc]
+    """A booster that grows the same trees as its peers, and takes the second machine of this worker along.
+
+    Args:
+        params: Of the booster, without those of the network.
+        matrix: The training rows.
+        network: What LightGBM calls, or None where there is one machine only.
+        world_size: Number of machines.
+        second: The second machine of this worker, or None.
+        earlier: A model to go on from, or None.
+    """
+
+    def __init__(
+        self,
+        params: Mapping[str, Any],
+        matrix: ShardMatrix,
+        network: LibraryNetwork | None,
+        world_size: int,
+        second: SecondMachine | None = None,
+        earlier: Any = None,
+    ) -> None:
+        self._machines, self._second, self._first_rows = network, second, 0
+        self._other: Any = None
+        given = dict(params)
+        if network is not None:
+            given |= {"tree_learner": "data", "num_machines": world_size}
+        if second is not None:
+            self._first_rows = int(matrix.first.num_data())
+            alone = {**given, "num_threads": 1}
+            other = second.begin(lambda: _booster(alone, matrix.first, earlier))
+        super().__init__(given, matrix.data)
+        if earlier is not None:
+            merge_models(self, earlier)
+        if second is not None:
+            self._other = other.result()
+        self._check()
+
+    def grow(self, objective: Any = None) -> bool:
+        """Boost one round together with all peers; return whether no tree can grow any more.
+
+        Args:
+            objective: A function (raw scores, dataset) -> (gradients, hessians), or None for the built-in one.
+
+        Raises:
+            WorkerLostError: A peer went away.
+        """
+        other = None if self._second is None else self._second.begin(lambda: self._other.update(fobj=objective))
+        try:
+            finished = bool(self.update(fobj=objective))
+        except lgb.basic.LightGBMError:
+            self._check()
+            raise
+        self._check()
+        if other is not None:
+            other.result()
+        return finished
+
+    def weigh(self, weights: Float32Array) -> None:
+        """Give the rows new weights; float32, shape [rows], in the order of the shard."""
+        if self._other is not None:
+            self._other.train_set.set_field("weight", weights[: self._first_rows])
+        self.train_set.set_field("weight", weights[self._first_rows :])
+
+    def reset_parameter(self, params: dict[str, Any]) -> Learner:
+        """Change parameters, as callbacks do, on both machines."""
+        if self._second is not None and self._other is not None:
+            self._second.begin(lambda: self._other.reset_parameter(params)).result()
+        super().reset_parameter(params)
+        return self
+
+    def check_rows(self, rows: int) -> None:
+        """Check that the first tree saw every row of every worker.
+
+        Args:
+            rows: Rows of the whole training data.
+
+        Raises:
+            WorkerError: LightGBM trained on fewer: its world is another than the one that was planned.
+        """
+        tree = self.dump_model(num_iteration=1)["tree_info"][0]["tree_structure"]
+        seen = tree.get("internal_count", rows)
+        exchanged = self._machines is None or self._machines.exchanges > 0
+        if seen != rows or not exchanged:
+            raise WorkerError(
+                "training with LightGBM", f"the first tree saw {seen} rows, the plan has {rows}", "This is a bug."
+            )
+
+    def _check(self) -> None:
+        if self._machines is not None:
+            self._machines.check()
+
+
+def _booster(params: Mapping[str, Any], data: Any, earlier: Any) -> Any:
+    booster = lgb.Booster(dict(params), data)
+    if earlier is not None:
+        merge_models(booster, earlier)
+    return booster

@@ -1,0 +1,266 @@
+"""How a shard becomes a LightGBM Dataset: rows are pushed batch by batch, bins come from the reference."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import lightgbm as lgb
+import numpy as np
+import numpy.typing as npt
+
+from shardfit.binned_trainer import BinReference
+from shardfit.engine import WorkerContext
+from shardfit.errors import InvalidArgumentError
+from shardfit.matrix_reader import MatrixBatch, MatrixReader, MatrixSpec
+from shardfit.saved_spec import check_same_categories
+from shardfit.trainer import TRAIN, RunSettings
+from shardfit_lightgbm.config import LightGBMConfig
+from shardfit_lightgbm.model import LightGBMModel
+
+Float32Array = npt.NDArray[np.float32]
+Float64Array = npt.NDArray[np.float64]
+Int64Array = npt.NDArray[np.int64]
+
+_PUSHED_ROWS = 2**16
+_DATASET_PARAMS = (
+    "deterministic",
+    "enable_bundle",
+    "feature_pre_filter",
+    "force_col_wise",
+    "force_row_wise",
+    "is_enable_sparse",
+    "max_bin",
+    "min_data_in_bin",
+    "use_missing",
+    "verbosity",
+)
+
+
+@dataclass(frozen=True, eq=False)
+class ShardMatrix:
+    """One shard in LightGBM's own form, and what is needed beside it.
+
+    Args:
+        data: The binned rows, or None where there are none.
+        first: The binned first rows, which a second machine of this worker trains on, or None.
+        row_ids: Global row numbers; int64, shape [rows].
+        labels: float32, shape [rows].
+        weights: float32, shape [rows], or None.
+        groups: Where query groups start and the row after the last; int64, shape [groups + 1], or None.
+    """
+
+    data: Any
+    first: Any
+    row_ids: Int64Array
+    labels: Float32Array
+    weights: Float32Array | None
+    groups: Int64Array | None
+
+    @property
+    def library_rows(self) -> int:
+        """Number of rows that LightGBM holds."""
+        return sum(int(part.num_data()) for part in (self.first, self.data) if part is not None)
+
+
+@dataclass(frozen=True)
+class LibraryReference:
+    """The bins in LightGBM's own form.
+
+    Args:
+        data: A Dataset that holds nothing but the cut points.
+        spec: What every matrix is made with.
+        params: Of every Dataset of the run.
+        earlier: The model to go on from, or None.
+    """
+
+    data: Any
+    spec: MatrixSpec
+    params: dict[str, Any]
+    earlier: Any = None
+
+
+def open_reference(reference: BinReference, config: LightGBMConfig, settings: RunSettings) -> LibraryReference:
+    """Return the reference Dataset. Column `j` holds the cut points of feature `j`, over and over.
+
+    Each of them becomes a bin of its own. A missing value is among them where the training data has one: LightGBM
+    keeps a bin for missing values then.
+    """
+    spec = reference.spec
+    rows = max((len(points) for points in reference.cut_points), default=0) + 1
+    values = np.full((rows, len(reference.cut_points)), np.nan)
+    for j, points in enumerate(reference.cut_points):
+        if len(points):
+            values[:, j] = np.resize(points.astype(np.float64), rows)
+        if config.has_missing[j]:
+            values[len(points) :, j] = np.nan
+    params = {name: config.params[name] for name in _DATASET_PARAMS if name in config.params}
+    params |= _bins_of_categories(reference, config)
+    data = lgb.Dataset(
+        values,
+        label=np.zeros(rows, dtype=np.float32),
+        params=params,
+        feature_name=list(spec.roles.features),
+        categorical_feature=[j for j, cast in enumerate(spec.feature_casts) if cast.rule == "category"],
+    ).construct()
+    earlier = None
+    if settings.resume is not None:
+        model = LightGBMModel.from_files(settings.resume.files)
+        check_same_categories(spec, model.spec)
+        earlier = model.booster()
+    return LibraryReference(data, spec, params, earlier)
+
+
+def _bins_of_categories(reference: BinReference, config: LightGBMConfig) -> dict[str, Any]:
+    """Let every category have a bin: beyond `max_bin`, LightGBM would drop the rarest."""
+    sizes = [len(reference.spec.categories.get(name, ())) for name in reference.spec.roles.features]
+    if max(sizes, default=0) < config.max_bin:
+        return {}
+    return {"max_bin_by_feature": [max(config.max_bin, size + 2) for size in sizes]}
+
+
+def ingest(
+    context: WorkerContext, dataset: str, reader: MatrixReader, reference: LibraryReference, config: LightGBMConfig
+) -> ShardMatrix:
+    """Return the matrix of a shard, binned by the reference. Rows are read once.
+
+    Args:
+        context: This worker.
+        dataset: Name of the dataset.
+        reader: Yields the rows.
+        reference: The bins.
+        config: Completed with the profile.
+    """
+    rows = _Rows(reader, reference, config)
+    reference = replace(reference, params={**reference.params, "num_threads": context.slot.cpus})
+    first = None
+    if dataset == TRAIN and context.world_size == 1 and config.trains_as_two and reader.rows > 1:
+        count = rows.rows_of_first_group()
+        first = rows.push(count, reference) if count < reader.rows else None
+    data = rows.push(reader.rows - rows.pushed, reference)
+    return rows.matrix(data, first)
+
+
+class _Rows(lgb.Sequence):  # type: ignore[misc]
+    """The rows of a shard as LightGBM asks for them: so many at a time, in order, once."""
+
+    batch_size = _PUSHED_ROWS
+
+    def __init__(self, reader: MatrixReader, reference: LibraryReference, config: LightGBMConfig) -> None:
+        self._reader, self._reference, self._config = reader, reference, config
+        self._batches: Generator[MatrixBatch, None, None] = reader.batches()
+        self._waiting: list[MatrixBatch] = []
+        self._length = 0
+        self.pushed = 0
+        roles = reader.spec.roles
+        self._row_ids = np.empty(reader.rows, dtype=np.int64)
+        self._labels = np.empty(reader.rows, dtype=np.float32)
+        self._weights = None if roles.weight is None else np.empty(reader.rows, dtype=np.float32)
+        self._starts = None if roles.group is None else np.empty(reader.rows, dtype=bool)
+        self._scores = self._empty_scores()
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getitem__(self, index: slice | int | list[int]) -> Float32Array:
+        if not isinstance(index, slice):
+            raise TypeError(f"rows of a shard are read in order, found {index!r}")
+        values = np.empty((index.stop - index.start, len(self._reader.spec.roles.features)), dtype=np.float32)
+        filled = 0
+        while filled < len(values):
+            batch = self._waiting.pop(0) if self._waiting else next(self._batches)
+            taken = min(len(batch.row_ids), len(values) - filled)
+            values[filled : filled + taken] = batch.features[:taken]
+            self._keep(batch, taken)
+            filled += taken
+            if taken < len(batch.row_ids):
+                self._waiting.insert(0, _without(batch, taken))
+        return values
+
+    def rows_of_first_group(self) -> int:
+        """Return how many rows the first query group has, or 1 where there are no groups."""
+        if self._starts is None:
+            return 1
+        count = 0
+        for batch in self._batches:
+            self._waiting.append(batch)
+            starts = np.flatnonzero(np.asarray(batch.group_starts))
+            later = starts[starts + count > 0]
+            if len(later):
+                return count + int(later[0])
+            count += len(batch.row_ids)
+        return count
+
+    def push(self, rows: int, reference: LibraryReference) -> Any:
+        """Return a Dataset of the next rows, or None where there are none."""
+        if not rows:
+            return None
+        begin, self._length = self.pushed, rows
+        labels = self._labels[begin : begin + rows]
+        data = lgb.Dataset(
+            self, label=labels, params=dict(reference.params), reference=reference.data, free_raw_data=True
+        ).construct()
+        part = slice(begin, begin + rows)
+        data.set_field("label", self._labels[part])
+        if self._weights is not None:
+            data.set_field("weight", self._weights[part])
+        if self._scores is not None:
+            data.set_field("init_score", np.ascontiguousarray(self._scores[part].T).reshape(-1))
+        if self._starts is not None:
+            bounds = np.append(np.flatnonzero(self._starts[part]), rows)
+            data.set_group(np.diff(bounds))
+        return data
+
+    def matrix(self, data: Any, first: Any) -> ShardMatrix:
+        """Return what was pushed."""
+        # The generator ends only when it is asked once more; what it tallies then is the whole pass.
+        if (extra := next(self._batches, None)) is not None:
+            raise InvalidArgumentError("pushing a shard", f"{len(extra.row_ids)} rows came beyond those planned")
+        groups = None
+        if self._starts is not None:
+            groups = np.append(np.flatnonzero(self._starts), self.pushed).astype(np.int64)
+        return ShardMatrix(data, first, self._row_ids, self._labels, self._weights, groups)
+
+    def _keep(self, batch: MatrixBatch, taken: int) -> None:
+        part = slice(self.pushed, self.pushed + taken)
+        self._row_ids[part] = batch.row_ids[:taken]
+        self._labels[part] = batch.labels[:taken]
+        if self._weights is not None and batch.weights is not None:
+            self._weights[part] = batch.weights[:taken]
+        if self._starts is not None and batch.group_starts is not None:
+            self._starts[part] = batch.group_starts[:taken]
+        if self._scores is not None:
+            self._scores[part] = self._start_of(batch)[:taken]
+        self.pushed += taken
+
+    def _empty_scores(self) -> Float64Array | None:
+        config, roles = self._config, self._reader.spec.roles
+        if not (config.initial_scores or roles.base_margin or self._reference.earlier):
+            return None
+        return np.empty((self._reader.rows, config.objective.classes))
+
+    def _start_of(self, batch: MatrixBatch) -> Float64Array:
+        """Return the raw scores that rows start from; float64, shape [rows, classes]."""
+        rows, classes = len(batch.row_ids), self._config.objective.classes
+        scores = np.zeros((rows, classes))
+        if batch.base_margin is not None:
+            scores += batch.base_margin.reshape(rows, classes)
+        elif self._config.initial_scores:
+            scores += self._config.initial_scores
+        if (earlier := self._reference.earlier) is not None:
+            predicted = earlier.predict(batch.features, raw_score=True, num_iteration=-1).reshape(rows, classes)
+            # The initial scores are in the leaves of the earlier model; those that a column gives are not.
+            scores = predicted if batch.base_margin is None else predicted + scores
+        return scores
+
+
+def _without(batch: MatrixBatch, rows: int) -> MatrixBatch:
+    return MatrixBatch(
+        batch.row_ids[rows:],
+        batch.features[rows:],
+        batch.labels[rows:],
+        None if batch.weights is None else batch.weights[rows:],
+        None if batch.group_starts is None else batch.group_starts[rows:],
+        None if batch.base_margin is None else batch.base_margin[rows:],
+    )
