@@ -200,3 +200,18 @@ def test_rows_count_one_each_where_there_are_no_weights() -> None:
     builder = ProfileBuilder(1, 1, 0, SampleSpec(0, 1.0))
     builder.add_features(np.arange(3), np.zeros((3, 1), dtype=np.float32), None, [])
     assert builder.build().sample_weights.tolist() == [1, 1, 1]
+
+
+@given(
+    st.lists(st.lists(st.integers(-40, 40), min_size=1, max_size=60), min_size=1, max_size=8),
+    st.integers(1, 30),
+)
+def test_a_builder_keeps_the_distinct_values_that_adding_each_batch_keeps(batches: list[list[int]], limit: int) -> None:
+    builder, expected, row = ProfileBuilder(1, 1, 0, SampleSpec(0, 1.0, limit)), DistinctValues.empty(limit), 0
+    for batch in batches:
+        values = np.array(batch, dtype=np.float32)
+        builder.add_features(np.arange(row, row + len(batch)), values.reshape(-1, 1), None, [])
+        expected, row = expected.add(values), row + len(batch)
+    found = builder.build().distinct[0]
+    np.testing.assert_array_equal(found.values, expected.values)
+    assert found.complete == expected.complete

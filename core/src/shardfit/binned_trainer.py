@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,6 +23,8 @@ from shardfit.shard_reader import ShardReader
 from shardfit.trainer import TRAIN, RunSettings, Trainer, WorkerReport
 
 Float32Array = npt.NDArray[np.float32]
+
+_CUT_THREADS = 4
 
 
 @dataclass(frozen=True)
@@ -52,12 +55,15 @@ class BinReference:
     ) -> BinReference:
         """Return the bins that the profile of the whole training data gives."""
         categories = profile.category_maps()
-        points = tuple(
-            np.arange(len(categories[name].values), dtype=np.float32)
-            if name in categories
-            else choose_cut_points(profile, j, max_bin)
-            for j, name in enumerate(roles.features)
-        )
+
+        def points_of(j: int) -> Float32Array:
+            if (name := roles.features[j]) in categories:
+                return np.arange(len(categories[name].values), dtype=np.float32)
+            return choose_cut_points(profile, j, max_bin)
+
+        # Most of it is sorting, for which NumPy lets other threads run.
+        with ThreadPoolExecutor(_CUT_THREADS, thread_name_prefix="shardfit-cut-points") as pool:
+            points = tuple(pool.map(points_of, range(len(roles.features))))
         return cls(MatrixSpec(roles, casts, categories, max_bin, missing), points, content)
 
 

@@ -80,8 +80,7 @@ class DistinctValues:
         """Return the sample with `values` (float32, shape [rows], without NaN) taken in."""
         if not self.limit:
             return DistinctValues(self.values, 0, complete=False)
-        if not self.complete:
-            values = values[hash_values(values) <= hash_values(self.values[-1:])]
+        values = self.candidates(values)
         if not len(values):
             return self
         merged = np.unique(np.concatenate([self.values, values + np.float32(0)]))
@@ -92,6 +91,12 @@ class DistinctValues:
             merged, hashes = merged[smallest], hashes[smallest]
         merged = merged[np.argsort(hashes, kind="stable")]
         return DistinctValues(merged[: self.limit], self.limit, self.complete and len(merged) <= self.limit)
+
+    def candidates(self, values: Float32Array) -> Float32Array:
+        """Return those of `values` that the sample can take in: all while it is complete."""
+        if self.complete or not self.limit:
+            return values
+        return values[hash_values(values) <= hash_values(self.values[-1:])]
 
     def __add__(self, other: DistinctValues) -> DistinctValues:
         both = self.add(other.values)
@@ -211,6 +216,32 @@ class Profile:
         return {name: CategoryMap.of(name, values) for name, values in sorted(self.categories.items())}
 
 
+class _DistinctBuilder:
+    """Takes values in when there are enough of them: sorting a sample anew for a few more is what costs."""
+
+    def __init__(self, sample: DistinctValues) -> None:
+        self._sample = sample
+        self._waiting: list[Float32Array] = []
+        self._count = 0
+
+    def add(self, values: Float32Array) -> None:
+        """Take in `values` (float32, shape [rows], without NaN)."""
+        if self._sample.complete:
+            self._sample = self._sample.add(values)
+            return
+        self._waiting.append(self._sample.candidates(values))
+        self._count += len(self._waiting[-1])
+        if self._count > self._sample.limit:
+            self.build()
+
+    def build(self) -> DistinctValues:
+        """Return the sample of all that was taken in."""
+        if self._waiting:
+            self._sample = self._sample.add(np.concatenate(self._waiting))
+            self._waiting, self._count = [], 0
+        return self._sample
+
+
 class ProfileBuilder:
     """Makes a profile batch by batch, on the worker that reads the rows.
 
@@ -233,7 +264,7 @@ class ProfileBuilder:
         self._label_fraction = self._weight_maximum = float("nan")
         self._minimum, self._maximum = self._empty.minimum.copy(), self._empty.maximum.copy()
         self._missing, self._beyond = self._empty.missing.copy(), self._empty.beyond_float32.copy()
-        self._distinct = list(self._empty.distinct)
+        self._distinct = [_DistinctBuilder(values) for values in self._empty.distinct]
         self._categories: dict[str, frozenset[str | int | bool]] = {}
         self._labels = self._empty.label_values
         self._terms = self._empty.terms.copy()
@@ -253,7 +284,8 @@ class ProfileBuilder:
         self._rows += len(row_ids)
         kept = np.flatnonzero(self._spec.keeps(row_ids))
         self._ids.append(row_ids[kept])
-        self._sample.append(features[kept])
+        # Columns stay contiguous: cut points are chosen column by column.
+        self._sample.append(np.take(features.T, kept, axis=1))
         self._weights.append(weights[kept] if weights is not None else np.ones(len(kept), dtype=np.float32))
         if weights is not None:
             self._weight_maximum = float(np.fmax(self._weight_maximum, weights.max()))
@@ -272,7 +304,7 @@ class ProfileBuilder:
         self._minimum[j] = np.fmin(self._minimum[j], np.fmin.reduce(column) + np.float32(0))
         self._maximum[j] = np.fmax(self._maximum[j], np.fmax.reduce(column) + np.float32(0))
         if self._spec.distinct:
-            self._distinct[j] = self._distinct[j].add(column[~missing] if count else column)
+            self._distinct[j].add(column[~missing] if count else column)
 
     def add_categories(self, column: str, values: Iterable[str | int | bool]) -> None:
         """Take in the distinct values of a categorical column."""
@@ -306,14 +338,14 @@ class ProfileBuilder:
         return Profile(
             rows=self._rows,
             sample_ids=np.concatenate([self._empty.sample_ids, *self._ids]),
-            sample=np.concatenate([self._empty.sample, *self._sample]),
+            sample=np.concatenate([self._empty.sample.T, *self._sample], axis=1).T,
             sample_weights=np.concatenate([self._empty.sample_weights, *self._weights]),
             sample_labels=np.concatenate([self._empty.sample_labels, *self._sample_labels]),
             minimum=self._minimum,
             maximum=self._maximum,
             missing=self._missing,
             beyond_float32=self._beyond,
-            distinct=tuple(self._distinct),
+            distinct=tuple(values.build() for values in self._distinct),
             categories=self._categories,
             label_values=self._labels,
             label_minimum=self._label_minimum,
