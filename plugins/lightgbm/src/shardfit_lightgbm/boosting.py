@@ -25,6 +25,9 @@ from shardfit_lightgbm.resume import resumable
 from shardfit_lightgbm.second_machine import SecondMachine
 from shardfit_lightgbm.stopping import StoppingRule
 
+# Of the features that a tree sees, and of the thresholds of extra_trees.
+_SEEDS = ("feature_fraction_seed", "extra_seed")
+
 History = dict[str, dict[str, list[float]]]
 
 
@@ -72,6 +75,7 @@ class BoostingLoop:
                     raise RunCancelledError(f"training, before round {number}", "the driver asked the workers to stop")
                 if self._stopping is not None and self._stopping.stop:
                     break
+                self._seed(learner, number)
                 callbacks.before_round(learner, number)
                 self._draw(learner, number)
                 finished = learner.grow(self._config.custom_objective)
@@ -119,6 +123,21 @@ class BoostingLoop:
         hashes = hash_rows(self._train.row_ids, seed, number // bagging.frequency, 2)
         kept = (hashes < rows_below(bagging.fraction)).astype(np.float32)
         learner.weigh(kept if self._train.weights is None else kept * self._train.weights)
+
+    def _seed(self, learner: Learner, number: int) -> None:
+        """Seed what LightGBM draws by the round, so that a resumed run draws what an undisturbed one would have."""
+        params = self._config.params
+        shares = [float(params.get(name, 1.0)) for name in ("feature_fraction", "feature_fraction_bynode")]
+        draws = min(shares) < 1.0 or params.get("extra_trees")
+        # Changing parameters starts dart, and samples of rows, all over.
+        if not draws or self._samples() or not resumable(self._config):
+            return
+        base = params.get("seed", self._settings.seed)
+        seeds = [int(params.get(name, base)) for name in _SEEDS]
+        hashes = [
+            int(hash_rows(np.array([number]), seed, place)[0] >> np.uint64(33)) for place, seed in enumerate(seeds)
+        ]
+        learner.reset_parameter(dict(zip(_SEEDS, hashes, strict=True)))
 
     def _first_round(self) -> int:
         return 0 if self._earlier is None else int(self._earlier.current_iteration())
@@ -169,7 +188,9 @@ class BoostingLoop:
         decisive = None if self._stopping is None else self._stopping.decisive
         if decisive is not None and decisive.best_round is not None:
             best = min(decisive.best_round, last)
-        start = self._config.initial_scores if self._earlier is None else ()
+        # With a column of initial scores, rows started from those alone; they are not part of a model.
+        given = self._settings.reference.spec.roles.base_margin
+        start = () if given or self._earlier is not None else self._config.initial_scores
         text = text_with_start(learner, start)
         spec = self._settings.reference.spec
         return LightGBMModel(text, spec, self._config.objective.name or "", self._history, best)

@@ -100,6 +100,12 @@ def configure(params: Mapping[str, Any]) -> LightGBMConfig:
     custom = objective if callable(objective) else None
     patience = int(run.get("early_stopping_round", 0))
     bagging, native = _bagging(run, checked)
+    if bagging is not None and facts.name == "cross_entropy_lambda":
+        raise InvalidArgumentError(
+            "using bagging_fraction with objective 'cross_entropy_lambda'",
+            "rows are left out by a weight of 0, which it does not take",
+            "Use objective 'cross_entropy', or leave bagging_fraction out.",
+        )
     booster = {**checked, **(_native(run) if native else {})}
     method = str(booster.pop("monotone_constraints_method", _MONOTONE_METHOD))
     fixed: dict[str, Any] = {
@@ -109,7 +115,8 @@ def configure(params: Mapping[str, Any]) -> LightGBMConfig:
         "feature_pre_filter": False,
         "metric": "None",
         "min_data_in_bin": 1,
-        "objective": custom or facts.name,
+        # A function is passed with each round; LightGBM itself has no objective then.
+        "objective": facts.name or "none",
         "verbosity": int(checked.get("verbosity", -1)),
     }
     if not checked.get("force_row_wise", False):
@@ -148,7 +155,8 @@ def _native(run: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _metrics(given: object, custom: object, facts: ObjectiveFacts, params: Mapping[str, Any]) -> tuple[Metric, ...]:
-    names = list(given) if isinstance(given, list | tuple | set) else [] if given is None else str(given).split(",")
+    given = sorted(given) if isinstance(given, set) else given
+    names = list(given) if isinstance(given, list | tuple) else [] if given is None else str(given).split(",")
     if not names and custom is None and facts.name is not None:
         names = [default_metric(facts.name)]
     found: list[Metric] = []
@@ -157,8 +165,8 @@ def _metrics(given: object, custom: object, facts: ObjectiveFacts, params: Mappi
             raise InvalidArgumentError(
                 "reading metric", f"found {name!r}", "Use a name; pass a function as custom_metric."
             )
-        if name not in _NO_METRIC and name:
-            own = default_metric(facts.name) if name in {"", "auto"} and facts.name else name
+        if name.strip() not in _NO_METRIC:
+            own = default_metric(facts.name) if name.strip() in {"", "auto"} and facts.name else name
             found += [
                 metric
                 for metric in metrics_named(own, {**params, "objective": facts.name})

@@ -6,12 +6,17 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from shardfit.errors import InvalidValueError
 from shardfit.profile import Profile
 from shardfit.trainer import TRAIN
+from shardfit_lightgbm.metric_options import gains
 from shardfit_lightgbm.objectives import ObjectiveFacts
 
-_MOST_GAINS = 31
+Float32Array = npt.NDArray[np.float32]
+
 _NOT_NEGATIVE = frozenset({"poisson", "tweedie"})
 _SHARES = frozenset({"cross_entropy", "cross_entropy_lambda"})
 
@@ -37,6 +42,21 @@ def check_labels(facts: ObjectiveFacts, params: Mapping[str, Any], dataset: str,
         raise _bad_labels(facts, dataset, found, "Training needs at least two.")
 
 
+def not_all_zero(values: Float32Array) -> Float32Array:
+    """Return labels or weights as LightGBM accepts them: where each machine must have some, none has zeros alone.
+
+    The first of those becomes the smallest float32 there is, which changes no gradient.
+
+    Args:
+        values: 0 or more; float32, shape [rows].
+    """
+    if values.any():
+        return values
+    changed = values.copy()
+    changed[:1] = np.finfo(np.float32).tiny
+    return changed
+
+
 def _wanted(facts: ObjectiveFacts, params: Mapping[str, Any], profile: Profile) -> str | None:
     """Return what the labels must be, if they are not."""
     low, high, whole = profile.label_minimum, profile.label_maximum, math.isnan(profile.label_fraction)
@@ -45,7 +65,7 @@ def _wanted(facts: ObjectiveFacts, params: Mapping[str, Any], profile: Profile) 
     if facts.classifies:
         return None if whole and low >= 0 and high < facts.classes else f"0, 1, ... {facts.classes - 1}"
     if facts.ranks:
-        most = len(params["label_gain"]) if isinstance(params.get("label_gain"), list | tuple) else _MOST_GAINS
+        most = len(gains(params))
         return None if whole and low >= 0 and high < most else f"whole numbers from 0 to {most - 1}, or set label_gain"
     if facts.name in _SHARES:
         return None if low >= 0 and high <= 1 else "between 0 and 1"

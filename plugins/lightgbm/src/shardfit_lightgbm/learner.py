@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from concurrent.futures import Future
 from typing import Any
 
 import lightgbm as lgb
 import numpy as np
 import numpy.typing as npt
 
-from shardfit.errors import WorkerError
+from shardfit.errors import InvalidArgumentError, WorkerError, WorkerLostError
+from shardfit_lightgbm.labels import not_all_zero
 from shardfit_lightgbm.library import merge_models
 from shardfit_lightgbm.matrix import ShardMatrix
 from shardfit_lightgbm.network import LibraryNetwork
+from shardfit_lightgbm.parameters import RUN_PARAMETERS, main_name
 from shardfit_lightgbm.second_machine import SecondMachine
 
 Float32Array = npt.NDArray[np.float32]
+
+# What a booster asks of itself in its first round with a function as objective.
+_NO_OBJECTIVE = {"objective": "none"}
 
 
 class Learner(lgb.Booster):  # type: ignore[misc]
@@ -52,6 +58,7 @@ class Learner(lgb.Booster):  # type: ignore[misc]
         if earlier is not None:
             merge_models(self, earlier)
         if second is not None:
+            self._check(other)
             self._other = other.result()
         self._check()
 
@@ -68,9 +75,9 @@ class Learner(lgb.Booster):  # type: ignore[misc]
         try:
             finished = bool(self.update(fobj=objective))
         except lgb.basic.LightGBMError:
-            self._check()
+            self._check(other)
             raise
-        self._check()
+        self._check(other)
         if other is not None:
             other.result()
         return finished
@@ -78,15 +85,35 @@ class Learner(lgb.Booster):  # type: ignore[misc]
     def weigh(self, weights: Float32Array) -> None:
         """Give the rows new weights; float32, shape [rows], in the order of the shard."""
         if self._other is not None:
-            self._other.train_set.set_field("weight", weights[: self._first_rows])
-        self.train_set.set_field("weight", weights[self._first_rows :])
+            self._other.train_set.set_field("weight", self._weights(weights[: self._first_rows]))
+        self.train_set.set_field("weight", self._weights(weights[self._first_rows :]))
 
     def reset_parameter(self, params: dict[str, Any]) -> Learner:
-        """Change parameters, as callbacks do, on both machines."""
+        """Change parameters, as callbacks do, on both machines.
+
+        Raises:
+            InvalidArgumentError: One of them is shardfit's own part, which LightGBM would not hear of.
+        """
+        if params == _NO_OBJECTIVE:
+            super().reset_parameter(params)
+            return self
+        for name, value in params.items():
+            if main_name(name) in RUN_PARAMETERS:
+                raise InvalidArgumentError(
+                    f"changing parameter {name!r} to {value!r} during training",
+                    "it holds for the whole run",
+                    "Give it to the estimator, or leave it out of reset_parameter.",
+                )
+        other = None
         if self._second is not None and self._other is not None:
-            self._second.begin(lambda: self._other.reset_parameter(params)).result()
+            other = self._second.begin(lambda: self._other.reset_parameter(params))
         super().reset_parameter(params)
+        if other is not None:
+            other.result()
         return self
+
+    def _weights(self, weights: Float32Array) -> Float32Array:
+        return not_all_zero(weights) if self.params.get("objective") == "cross_entropy" else weights
 
     def check_rows(self, rows: int) -> None:
         """Check that the first tree saw every row of every worker.
@@ -105,9 +132,16 @@ class Learner(lgb.Booster):  # type: ignore[misc]
                 "training with LightGBM", f"the first tree saw {seen} rows, the plan has {rows}", "This is a bug."
             )
 
-    def _check(self) -> None:
-        if self._machines is not None:
+    def _check(self, other: Future[Any] | None = None) -> None:
+        if self._machines is None:
+            return
+        try:
             self._machines.check()
+        except WorkerLostError:
+            # If it is the second machine that has left, what it failed with is the reason.
+            if other is not None:
+                other.result()
+            raise
 
 
 def _booster(params: Mapping[str, Any], data: Any, earlier: Any) -> Any:

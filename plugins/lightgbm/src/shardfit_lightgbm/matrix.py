@@ -17,6 +17,7 @@ from shardfit.matrix_reader import MatrixBatch, MatrixReader, MatrixSpec
 from shardfit.saved_spec import check_same_categories
 from shardfit.trainer import TRAIN, RunSettings
 from shardfit_lightgbm.config import LightGBMConfig
+from shardfit_lightgbm.labels import not_all_zero
 from shardfit_lightgbm.model import LightGBMModel
 
 Float32Array = npt.NDArray[np.float32]
@@ -198,13 +199,15 @@ class _Rows(lgb.Sequence):  # type: ignore[misc]
             return None
         begin, self._length = self.pushed, rows
         labels = self._labels[begin : begin + rows]
+        objective = self._config.objective
         data = lgb.Dataset(
             self, label=labels, params=dict(reference.params), reference=reference.data, free_raw_data=True
         ).construct()
         part = slice(begin, begin + rows)
-        data.set_field("label", self._labels[part])
+        data.set_field("label", not_all_zero(labels) if objective.counts else labels)
         if self._weights is not None:
-            data.set_field("weight", self._weights[part])
+            weights = self._weights[part]
+            data.set_field("weight", not_all_zero(weights) if objective.name == "cross_entropy" else weights)
         if self._scores is not None:
             data.set_field("init_score", np.ascontiguousarray(self._scores[part].T).reshape(-1))
         if self._starts is not None:
@@ -236,7 +239,8 @@ class _Rows(lgb.Sequence):  # type: ignore[misc]
 
     def _empty_scores(self) -> Float64Array | None:
         config, roles = self._config, self._reader.spec.roles
-        if not (config.initial_scores or roles.base_margin or self._reference.earlier):
+        # Without scores, LightGBM starts a tree that cannot be split from its own average of one machine.
+        if config.objective.start == "zero" and not (roles.base_margin or self._reference.earlier):
             return None
         return np.empty((self._reader.rows, config.objective.classes))
 

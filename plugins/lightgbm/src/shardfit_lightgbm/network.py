@@ -56,43 +56,44 @@ class LibraryNetwork:
         """Give every worker one block, combined over all of them."""
         mine = _bytes_at(given, given_bytes)
         payloads = [mine[starts[i] : starts[i] + lengths[i]] for i in range(blocks)]
-        received = self._exchange(Call("lightgbm reduce-scatter", str(element_bytes)), payloads)
-        if received is None:
-            ctypes.memset(result, 0, result_bytes)
-            return
-        combined = received[0].copy()
-        for part in received[1:]:
-            reduce[0](part.ctypes.data, combined.ctypes.data, element_bytes, len(combined))
-        ctypes.memmove(result, combined.ctypes.data, len(combined))
+        with self._keeping_failures(result, result_bytes):
+            received = self._exchange(Call("lightgbm reduce-scatter", str(element_bytes)), payloads)
+            combined = received[0].copy()
+            for part in received[1:]:
+                reduce[0](part.ctypes.data, combined.ctypes.data, element_bytes, len(combined))
+            ctypes.memmove(result, combined.ctypes.data, len(combined))
 
     def allgather(
         self, given: int, given_bytes: int, starts: Any, lengths: Any, blocks: int, result: int, result_bytes: int
     ) -> None:
         """Give every worker the blocks of all."""
-        received = self._exchange(Call("lightgbm allgather"), [_bytes_at(given, given_bytes)] * blocks)
-        if received is None:
-            ctypes.memset(result, 0, result_bytes)
-            return
-        for i, part in enumerate(received):
-            ctypes.memmove(result + starts[i], part.ctypes.data, len(part))
+        with self._keeping_failures(result, result_bytes):
+            received = self._exchange(Call("lightgbm allgather"), [_bytes_at(given, given_bytes)] * blocks)
+            for i, part in enumerate(received):
+                ctypes.memmove(result + starts[i], part.ctypes.data, len(part))
 
-    def _exchange(self, call: Call, payloads: Sequence[Bytes]) -> list[Bytes] | None:
-        if self._failure is not None:
-            return None
-        self.exchanges += 1
+    @contextmanager
+    def _keeping_failures(self, result: int, result_bytes: int) -> Iterator[None]:
+        """Stand around a call: an error, or Ctrl-C, is kept for `check`, and LightGBM gets zeros from then on."""
         try:
-            answers = self._peers.exchange(call, payloads)
-            for rank, (theirs, _) in enumerate(answers):
-                if (theirs.name, theirs.detail) != (call.name, call.detail):
-                    raise WorkerError(
-                        f"training with LightGBM on worker {self._peers.rank}",
-                        f"it asks for {call}, worker {rank} for {theirs}",
-                        "They do not train the same model; callbacks must not depend on the rank.",
-                    )
-            return [np.frombuffer(payload, dtype=np.uint8) for _, payload in answers]
+            yield
         except BaseException as error:  # noqa: BLE001 - raised by `check`, outside of LightGBM
-            self._failure = error
-            return None
+            # The first one is the reason of the others.
+            self._failure = self._failure or error
+            ctypes.memset(result, 0, result_bytes)
+
+    def _exchange(self, call: Call, payloads: Sequence[Bytes]) -> list[Bytes]:
+        self.check()
+        self.exchanges += 1
+        answers = self._peers.exchange(call, payloads)
+        for rank, (theirs, _) in enumerate(answers):
+            if (theirs.name, theirs.detail) != (call.name, call.detail):
+                raise WorkerError(
+                    f"training with LightGBM on worker {self._peers.rank}",
+                    f"it asks for {call}, worker {rank} for {theirs}",
+                    "They do not train the same model; callbacks must not depend on the rank.",
+                )
+        return [np.frombuffer(payload, dtype=np.uint8) for _, payload in answers]
 
 
 @contextmanager

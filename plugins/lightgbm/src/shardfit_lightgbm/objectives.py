@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from shardfit.errors import InvalidArgumentError
+from shardfit.errors import InvalidArgumentError, InvalidValueError
 from shardfit.profile import Profile
 
 Float32Array = npt.NDArray[np.float32]
@@ -80,6 +80,11 @@ class ObjectiveFacts:
         return self.name in {"lambdarank", "rank_xendcg"}
 
     @property
+    def counts(self) -> bool:
+        """Whether labels are 0 or more, and LightGBM wants some above 0 on each machine."""
+        return self.name in {"poisson", "tweedie"}
+
+    @property
     def classifies(self) -> bool:
         """Whether labels are classes."""
         return self.name in {"binary", "multiclass", "multiclassova"}
@@ -93,6 +98,10 @@ class ObjectiveFacts:
         """Return what is to be summed over all rows: float64, shape [rows, terms]; the last term is the weight."""
         weight = np.ones(len(labels)) if weights is None else weights.astype(np.float64)
         values = labels.astype(np.float64)
+        if self.name == "cross_entropy_lambda" and not (weight > 0).all():
+            raise InvalidValueError(
+                "learning with objective 'cross_entropy_lambda'", "found a weight of 0.0", "Leave such rows out."
+            )
         if self.classes > 1:
             summed = (values[:, None] == np.arange(self.classes)) * weight[:, None]
         elif self.name == "binary":

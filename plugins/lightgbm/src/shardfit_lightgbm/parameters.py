@@ -45,7 +45,7 @@ _REFUSED = {
     "enable_bundle": "features are not bundled, because bundles would depend on the sample",
     "feature_pre_filter": _BINS,
     "forcedbins_filename": _BINS,
-    "forcedsplits_filename": "workers would each need the file; use monotone_constraints or interaction_constraints",
+    "forcedsplits_filename": "workers would each need the file; leave it out",
     "gpu_device_id": _LAYOUT,
     "gpu_device_id_list": _LAYOUT,
     "gpu_platform_id": _LAYOUT,
@@ -54,6 +54,7 @@ _REFUSED = {
     "header": _FILES,
     "ignore_column": _COLUMNS,
     "input_model": "use `resume_from`",
+    "interaction_constraints": "LightGBM reads beyond its own memory with them on several machines; leave features out",
     "is_provide_training_metric": "name the training data as an evaluation set",
     "label_column": _COLUMNS,
     "linear_lambda": "linear trees need every raw value at once; leave linear_tree out",
@@ -83,10 +84,10 @@ _REFUSED_VALUES: dict[str, dict[object, str]] = {
         "rf": "each worker would draw its own rows; use 'gbdt' with bagging_fraction and bagging_freq",
         "random_forest": "each worker would draw its own rows; use 'gbdt' with bagging_fraction and bagging_freq",
     },
-    "linear_tree": {True: "linear trees need every raw value at once"},
+    "linear_tree": dict.fromkeys((True, "true", "1", "+"), "linear trees need every raw value at once; leave it out"),
     "tree_learner": {
-        "feature": "workers hold rows, not features; leave it out",
-        "voting": "votes of workers depend on their number; leave it out",
+        **dict.fromkeys(("feature", "feature_parallel"), "workers hold rows, not features; leave it out"),
+        **dict.fromkeys(("voting", "voting_parallel"), "votes of workers depend on their number; leave it out"),
     },
 }
 _COUNTS = {"num_iterations": 1, "early_stopping_round": 0, "max_bin": 2, "num_class": 1, "bagging_freq": 0}
@@ -138,8 +139,8 @@ def _unknown(name: str, names: Mapping[str, str]) -> UnknownParameterError:
 
 def _refuse(name: str, value: object) -> None:
     why = _REFUSED.get(name)
-    if why is None and isinstance(value, str | bool):
-        why = _REFUSED_VALUES.get(name, {}).get(value)
+    if why is None and isinstance(value, str | int):
+        why = _REFUSED_VALUES.get(name, {}).get(value.lower() if isinstance(value, str) else value)
     if why is not None:
         raise InvalidArgumentError(f"using parameter {name!r}", f"found {value!r}", f"It cannot be used here: {why}.")
 
