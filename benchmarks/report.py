@@ -15,12 +15,22 @@ TITLES = {
     "xgboost_dask": "xgboost.dask, 2 workers",
     "ray_train": "Ray Train XGBoostTrainer, 2 workers",
     "ray_train_polled": "Ray Train, polling for reports every 0.1 s (default: 2 s)",
+    "shardfit_lightgbm_inline": "**shardfit**, inline",
+    "shardfit_lightgbm_ray": "**shardfit**, 2 Ray workers",
+    "plain_lightgbm": "plain lightgbm (Arrow table)",
+    "lightgbm_dask": "lightgbm.dask, 2 workers",
+    "ray_train_lightgbm": "Ray Train LightGBMTrainer, 2 workers",
 }
+# What a table says of its models.
+DEPTHS = {"xgboost": "depth 6", "lightgbm": "63 leaves"}
 COMPARISONS = (
     ("shardfit_inline", "plain_xgboost"),
     ("shardfit_ray", "xgboost_dask"),
     ("shardfit_ray", "ray_train"),
     ("shardfit_ray", "ray_train_polled"),
+    ("shardfit_lightgbm_inline", "plain_lightgbm"),
+    ("shardfit_lightgbm_ray", "lightgbm_dask"),
+    ("shardfit_lightgbm_ray", "ray_train_lightgbm"),
 )
 BEGIN, END = "<!-- benchmark:begin -->", "<!-- benchmark:end -->"
 
@@ -93,7 +103,8 @@ def render(facts: Mapping[str, Any], medians: Mapping[str, Measurement]) -> str:
     versions = ", ".join(f"{package} {number}" for package, number in facts["versions"].items())
     lines += [
         "",
-        f"{facts['rows']:,} rows x 28 float32 features in 8 Parquet files, {facts['rounds']} rounds, depth 6, "
+        f"{facts['rows']:,} rows x 28 float32 features in 8 Parquet files, {facts['rounds']} rounds, "
+        f"{DEPTHS[facts.get('framework', 'xgboost')]}, "
         f"{facts['cores']} cores in all for each; medians of {facts['repeats']} interleaved runs, processes started "
         "and stopped each time. Memory is the peak of the sum of the PSS of all processes of a run. AUC is of "
         f"200,000 rows that none has seen. {versions}. `make bench` measures it again.",

@@ -1,6 +1,6 @@
 """Runs the contestants side by side: wall time by phase, peak memory of all processes, AUC on rows that none has seen.
 
-python -m benchmarks.run --rows 4000000 --repeats 3
+python -m benchmarks.run --framework xgboost --rows 4000000 --repeats 3
 """
 
 from __future__ import annotations
@@ -25,8 +25,26 @@ from benchmarks.report import Measurement, render, summarize, update_readme
 from benchmarks.task import LABEL, Task, read_report
 
 ROOT = Path(__file__).resolve().parent.parent
-CONTESTANTS = ("shardfit_inline", "shardfit_ray", "plain_xgboost", "xgboost_dask", "ray_train", "ray_train_polled")
+CONTESTANTS = {
+    "xgboost": (
+        "shardfit_inline",
+        "shardfit_ray",
+        "plain_xgboost",
+        "xgboost_dask",
+        "ray_train",
+        "ray_train_polled",
+    ),
+    "lightgbm": (
+        "shardfit_lightgbm_inline",
+        "shardfit_lightgbm_ray",
+        "plain_lightgbm",
+        "lightgbm_dask",
+        "ray_train_lightgbm",
+    ),
+}
 CORES = 2
+# Where each framework's table stands between its markers.
+PAGES = {"xgboost": ROOT / "README.md", "lightgbm": ROOT / "docs" / "lightgbm.md"}
 
 
 def parse_options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -35,12 +53,18 @@ def parse_options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--rows", type=int, default=4_000_000, help="rows to train on (%(default)s)")
     parser.add_argument("--rounds", type=int, default=30, help="boosting rounds (%(default)s)")
     parser.add_argument("--repeats", type=int, default=3, help="times that each contestant runs (%(default)s)")
-    parser.add_argument("--only", nargs="+", choices=CONTESTANTS, default=CONTESTANTS, help="contestants to run (all)")
+    parser.add_argument("--framework", choices=CONTESTANTS, default="xgboost", help="which table (%(default)s)")
+    parser.add_argument("--only", nargs="+", help="contestants to run (all of the framework)")
     parser.add_argument("--limit", type=float, default=600.0, help="seconds after which a run hangs (%(default)s)")
     parser.add_argument("--data", type=Path, default=ROOT / ".bench", help="folder of the generated table (.bench)")
     parser.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "results", help="folder of the results")
-    parser.add_argument("--update-readme", action="store_true", help="put the table into README.md")
-    return parser.parse_args(arguments)
+    parser.add_argument("--update-readme", action="store_true", help="put the table into its page")
+    options = parser.parse_args(arguments)
+    known = CONTESTANTS[options.framework]
+    options.only = options.only or known
+    if unknown := sorted(set(options.only) - set(known)):
+        parser.error(f"there is no contestant {unknown[0]!r}; there are {', '.join(known)}")
+    return options
 
 
 def run_contestant(name: str, task: Task, limit: float) -> Measurement:
@@ -90,34 +114,44 @@ def measure_all(options: argparse.Namespace, train: Path, held_out: Path) -> lis
         turn = repeat % len(names)
         for name in names[turn:] + names[:turn]:
             with TemporaryDirectory(prefix="shardfit-benchmark-") as scratch:
-                model = Path(scratch) / "model.ubj"
+                model = Path(scratch) / ("model.txt" if options.framework == "lightgbm" else "model.ubj")
                 task = Task(train, model, Path(scratch), options.rounds, CORES)
                 measurement = run_contestant(name, task, options.limit)
                 if not measurement.failure:
-                    measurement = measurement.with_auc(area_under_curve(model, held_out))
+                    measurement = measurement.with_auc(area_under_curve(options.framework, model, held_out))
             print(measurement.line(), flush=True)
             measurements.append(measurement)
     return measurements
 
 
-def area_under_curve(model: Path, held_out: Path) -> float:
+def area_under_curve(framework: str, model: Path, held_out: Path) -> float:
     """Return the AUC of a saved booster on the held-out file."""
     import pandas as pd
-    import xgboost as xgb
     from sklearn.metrics import roc_auc_score
 
     table = pd.read_parquet(held_out)
+    rows = table.drop(columns=LABEL).to_numpy()
+    return float(roc_auc_score(table[LABEL], _scores(framework, model, rows)))
+
+
+def _scores(framework: str, model: Path, rows: Any) -> Any:
+    if framework == "lightgbm":
+        import lightgbm as lgb
+
+        return lgb.Booster(model_file=model).predict(rows)
+    import xgboost as xgb
+
     booster = xgb.Booster(model_file=model)
     # The order of the columns is that of the file; a contestant that renames them is still the same model.
     booster.feature_names = None
-    scores = booster.predict(xgb.DMatrix(table.drop(columns=LABEL).to_numpy()))
-    return float(roc_auc_score(table[LABEL], scores))
+    return booster.predict(xgb.DMatrix(rows))
 
 
 def describe(options: argparse.Namespace) -> dict[str, Any]:
     """Return what the figures depend on."""
-    packages = ("xgboost", "ray", "dask", "pyarrow", "pandas", "shardfit", "shardfit-xgboost")
+    packages = (options.framework, "ray", "dask", "pyarrow", "pandas", "shardfit", f"shardfit-{options.framework}")
     return {
+        "framework": options.framework,
         "rows": options.rows,
         "rounds": options.rounds,
         "repeats": options.repeats,
@@ -138,10 +172,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     table = render(facts, summarize(measurements))
     options.output.mkdir(parents=True, exist_ok=True)
     record = {**facts, "runs": [measurement.to_dict() for measurement in measurements]}
-    (options.output / f"rows-{options.rows}.json").write_text(json.dumps(record, indent=2) + "\n")
-    (options.output / "table.md").write_text(table)
+    prefix = "" if options.framework == "xgboost" else f"{options.framework}-"
+    (options.output / f"{prefix}rows-{options.rows}.json").write_text(json.dumps(record, indent=2) + "\n")
+    (options.output / f"{prefix}table.md").write_text(table)
     if options.update_readme:
-        update_readme(ROOT / "README.md", table)
+        update_readme(PAGES[options.framework], table)
     print(table)
     return int(any(measurement.failure for measurement in measurements))
 

@@ -22,6 +22,13 @@ PARAMS: dict[str, Any] = {
     "max_bin": 256,
     "eta": 0.3,
 }
+LIGHTGBM_PARAMS: dict[str, Any] = {
+    "objective": "binary",
+    "num_leaves": 63,
+    "learning_rate": 0.1,
+    "max_bin": 255,
+    "verbosity": -1,
+}
 
 
 @dataclass(frozen=True, slots=True)
