@@ -14,6 +14,8 @@ from shardfit_lightgbm.parameters import RUN_PARAMETERS, check_parameters
 
 CustomObjective = Callable[..., tuple[Any, Any]]
 
+# So many bins of 16 bytes fit into the nearer caches of a core, where rows are added up fastest.
+_MOST_BINS_BY_ROWS = 2**15
 _NO_METRIC = {"None", "na", "null", "custom"}
 _SHARES_OF_CLASSES = ("pos_bagging_fraction", "neg_bagging_fraction", "bagging_by_query")
 # With several machines LightGBM knows this way of keeping constraints only, and turns others into it.
@@ -80,6 +82,19 @@ class LightGBMConfig:
         """Most bins of a feature."""
         return int(self.params.get("max_bin", 255))
 
+    def direction(self, features: int) -> dict[str, bool]:
+        """Return by rows or by columns, whichever way LightGBM sums histograms up, unless the user has chosen.
+
+        LightGBM would measure which is faster, so that the choice would depend on the machine and the moment.
+
+        Args:
+            features: Number of feature columns.
+        """
+        if self.params.get("force_row_wise") or self.params.get("force_col_wise"):
+            return {}
+        by_rows = features * self.max_bin <= _MOST_BINS_BY_ROWS
+        return {"force_row_wise" if by_rows else "force_col_wise": True}
+
     @property
     def trains_as_two(self) -> bool:
         """Whether a lone worker trains as two machines; not where LightGBM averages leaf values over machines."""
@@ -119,9 +134,6 @@ def configure(params: Mapping[str, Any]) -> LightGBMConfig:
         "objective": facts.name or "none",
         "verbosity": int(checked.get("verbosity", -1)),
     }
-    if not checked.get("force_row_wise", False):
-        # Columns are summed up by one thread each, so the number of threads does not matter.
-        fixed["force_col_wise"] = True
     return LightGBMConfig(
         params={**booster, **fixed},
         rounds=int(run.get("num_iterations", 100)),

@@ -52,8 +52,7 @@ class Learner(lgb.Booster):  # type: ignore[misc]
             given |= {"tree_learner": "data", "num_machines": world_size}
         if second is not None:
             self._first_rows = int(matrix.first.num_data())
-            alone = {**given, "num_threads": 1}
-            other = second.begin(lambda: _booster(alone, matrix.first, earlier))
+            other = second.begin(lambda: _booster(given, matrix.first, earlier))
         super().__init__(given, matrix.data)
         if earlier is not None:
             merge_models(self, earlier)
