@@ -142,19 +142,19 @@ class BoostingLoop:
     def _first_round(self) -> int:
         return 0 if self._earlier is None else int(self._earlier.current_iteration())
 
-    def _evaluate(self, learner: Learner, number: int) -> list[tuple[str, str, float, bool]]:
+    def _evaluate(self, learner: Learner, number: int) -> list[Any]:
         predicted = self._predictions(learner)
-        found: list[tuple[str, str, float, bool]] = []
+        found: list[Any] = []
         for name, matrix in self._evals.items():
             for metric in self._config.metrics:
                 value = metric.evaluate(
                     predicted[name], matrix.labels, matrix.weights, matrix.groups, reducer=self._reducer
                 )
                 self._history[name][metric.name].append(value)
-                found.append((name, metric.name, value, metric.maximize))
+                found.append(lgb.EvalResult(name, metric.name, value, metric.maximize))
         if self._stopping is not None:
-            self._stopping = self._stopping.update(number, {(name, metric): value for name, metric, value, _ in found})
-        self._context.report(number, {f"{name}-{metric}": value for name, metric, value, _ in found})
+            self._stopping = self._stopping.update(number, {result[:2]: result.metric_value for result in found})
+        self._context.report(number, {"-".join(result[:2]): result.metric_value for result in found})
         self._context.progress("fit", number + 1, self._config.rounds)
         return found
 
@@ -191,7 +191,7 @@ class BoostingLoop:
         # With a column of initial scores, rows started from those alone; they are not part of a model.
         given = self._settings.reference.spec.roles.base_margin
         start = () if given or self._earlier is not None else self._config.initial_scores
-        text = text_with_start(learner, start)
+        text = text_with_start(learner, start, self._config.rows)
         spec = self._settings.reference.spec
         return LightGBMModel(text, spec, self._config.objective.name or "", self._history, best)
 
@@ -201,11 +201,12 @@ class BoostingLoop:
         for dataset, metrics in self._history.items():
             for name, values in metrics.items():
                 values += history.get(dataset, {}).get(name, unknown)[:rounds]
-        for number in range(rounds if self._stopping is not None else 0):
+        known = all(name in history.get(dataset, {}) for dataset, metrics in self._history.items() for name in metrics)
+        for number in range(rounds if known else 0):
             values_of_round = {
                 (name, metric): values[number] for name, m in self._history.items() for metric, values in m.items()
             }
-            if self._stopping is not None and not any(map(np.isnan, values_of_round.values())):
+            if self._stopping is not None:
                 self._stopping = self._stopping.update(number, values_of_round)
 
     def _stopping_rule(self) -> StoppingRule | None:

@@ -19,6 +19,8 @@ from shardfit.saved_spec import predictions_as_arrow, spec_from_values, spec_to_
 # What LightGBM writes down of where a model was trained.
 _WHERE = {"num_machines": "1", "num_threads": "0", "tree_learner": "serial"}
 
+_UNSPLIT = re.compile(r"^(num_leaves=1\n(?:.+\n)*?leaf_count=)\d+$", re.MULTILINE)
+
 MODEL_FILE = "model.txt"
 FEATURES_FILE = "features.json"
 
@@ -90,7 +92,7 @@ class LightGBMModel:
             raise ArtifactCorruptError("loading a LightGBM model", repr(error), "Train or fetch it again.") from error
 
 
-def text_with_start(booster: Any, initial_scores: Sequence[float]) -> str:
+def text_with_start(booster: Any, initial_scores: Sequence[float], rows: int) -> str:
     """Return a booster in text form, the scores that its rows started from added to the leaves of its first trees.
 
     So does LightGBM itself with `boost_from_average`. The text does not say on how many machines it was trained.
@@ -98,13 +100,18 @@ def text_with_start(booster: Any, initial_scores: Sequence[float]) -> str:
     Args:
         booster: Trained on rows that started from `initial_scores`; stays as it is.
         initial_scores: One for each class, or none for 0.
+        rows: Of the whole training data: a tree that could not be split counts those of one machine.
     """
     text = str(booster.model_to_string(num_iteration=-1))
     for name, value in _WHERE.items():
         text = re.sub(rf"^\[{name}: [^\]]*\]$", f"[{name}: {value}]", text, flags=re.MULTILINE)
-    if not any(initial_scores) or not booster.num_trees():
+    counted = _UNSPLIT.sub(rf"\g<1>{rows}", text)
+    if counted == text and not any(initial_scores):
         return text
-    copied = lgb.Booster(model_str=text)
+    # Without their sizes, the trees are read one after another.
+    copied = lgb.Booster(model_str=re.sub("^tree_sizes=.*\n", "", counted, flags=re.MULTILINE))
+    if not any(initial_scores):
+        return str(copied.model_to_string(num_iteration=-1))
     leaves = [tree["num_leaves"] for tree in copied.dump_model(num_iteration=1)["tree_info"]]
     for tree, (count, start) in enumerate(zip(leaves, initial_scores, strict=True)):
         for leaf in range(count):

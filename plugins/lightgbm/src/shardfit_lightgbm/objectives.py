@@ -183,25 +183,23 @@ def _label_quantile(profile: Profile, level: float, by_size: bool) -> float:
 def _plain_quantile(labels: Float64Array, level: float) -> float:
     """`PercentileFun`: between the two values around the position, counted from the largest."""
     count = len(labels)
-    place = (1.0 - level) * count
-    whole = int(place)
-    if count <= 1 or whole < 1:
-        return float(labels[-1])
-    if whole >= count:
+    place = (1.0 - level) * (count - 1)
+    whole = int(place) + 1
+    if count <= 1 or whole >= count:
         return float(labels[0])
     upper, lower = labels[count - whole], labels[count - whole - 1]
-    return float(upper - (upper - lower) * (place - whole))
+    return float(upper - (upper - lower) * (place - whole + 1))
 
 
 def _weighted_quantile(labels: Float64Array, weights: Float64Array, level: float) -> float:
-    """`WeightedPercentileFun`: where the cumulated weight passes the level, interpolated if neighbours are light."""
+    """`WeightedPercentileFun`: where the cumulated weight passes the level, interpolated within heavy rows."""
     heaviness = np.cumsum(weights)
     threshold = level * heaviness[-1]
     place = min(int(np.searchsorted(heaviness, threshold, side="right")), len(labels) - 1)
     if place in (0, len(labels) - 1):
         return float(labels[place])
     below, here = labels[place - 1], labels[place]
-    if heaviness[place + 1] - heaviness[place] >= 1.0:
-        share = (threshold - heaviness[place]) / (heaviness[place + 1] - heaviness[place])
+    if heaviness[place] - heaviness[place - 1] >= 1.0:
+        share = (threshold - heaviness[place - 1]) / (heaviness[place] - heaviness[place - 1])
         return float(share * (here - below) + below)
-    return float(here)
+    return float(below)
