@@ -30,7 +30,7 @@ demo: $(STAMP) ## Train on real flights: plan, early stopping, metrics, plain XG
 	$(RUN) -m examples.flights
 
 test: $(STAMP) ## Run every test that this machine can run; those it cannot are skipped with the reason.
-	$(RUN) -m pytest
+	$(RUN) -m pytest --numprocesses=2 --dist=loadgroup
 
 lint: $(STAMP)
 	$(RUN) -m ruff check .

@@ -20,6 +20,14 @@ settings.register_profile("explore", max_examples=1000, print_blob=True, **_SHAR
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.environ.get("CI") else "dev"))
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let one process run everything that starts Ray or a cluster: two of them would be in each other's way."""
+    for item in items:
+        starts_ray = {"ray_address", "cluster"} & set(getattr(item, "fixturenames", ()))
+        if starts_ray or item.get_closest_marker("ray") or item.get_closest_marker("cluster"):
+            item.add_marker(pytest.mark.xdist_group("ray"))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def stage_root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Keep what tests publish away from the user's own stages; worker processes inherit it."""
