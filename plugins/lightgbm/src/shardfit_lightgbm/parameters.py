@@ -113,8 +113,7 @@ def check_parameters(params: Mapping[str, Any]) -> dict[str, Any]:
                 f"reading parameter {given!r}", f"it is {value!r} and, under another name, {checked[name]!r}"
             )
         checked[name] = value
-    for name, value in checked.items():
-        _refuse(name, value)
+        _refuse(given, name, value)
     _check_numbers(checked)
     return {name: value for name, value in checked.items() if name not in {"tree_learner", "linear_tree"}}
 
@@ -137,12 +136,12 @@ def _unknown(name: str, names: Mapping[str, str]) -> UnknownParameterError:
     return UnknownParameterError(f"reading parameter {name!r}", "LightGBM has no such parameter", advice)
 
 
-def _refuse(name: str, value: object) -> None:
+def _refuse(given: str, name: str, value: object) -> None:
     why = _REFUSED.get(name)
     if why is None and isinstance(value, str | int):
         why = _REFUSED_VALUES.get(name, {}).get(value.lower() if isinstance(value, str) else value)
     if why is not None:
-        raise InvalidArgumentError(f"using parameter {name!r}", f"found {value!r}", f"It cannot be used here: {why}.")
+        raise InvalidArgumentError(f"using parameter {given!r}", f"found {value!r}", f"It cannot be used here: {why}.")
 
 
 def _check_numbers(params: Mapping[str, Any]) -> None:

@@ -29,6 +29,7 @@ from shardfit_lightgbm.config import LightGBMConfig, configure
 from shardfit_lightgbm.invariance import invariance_warnings
 from shardfit_lightgbm.labels import check_labels
 from shardfit_lightgbm.library_check import check_with_library
+from shardfit_lightgbm.metric_ranking import GroupedNdcg
 from shardfit_lightgbm.model import LightGBMModel
 from shardfit_lightgbm.resume import check_resume
 
@@ -64,7 +65,9 @@ class LightGBMTrainer(BinnedTrainer):
             found = f"there are {len(roles.label)} label columns"
             raise InvalidArgumentError("choosing columns", found, "Set label_col to one column.")
         needs = [f"objective {config.objective.name!r}"] if config.objective.ranks else []
-        needs += [f"metric {metric.name!r}" for metric in config.metrics if isinstance(metric, RankingMetric)]
+        needs += [
+            f"metric {metric.name!r}" for metric in config.metrics if isinstance(metric, RankingMetric | GroupedNdcg)
+        ]
         if needs and roles.group is None:
             raise InvalidArgumentError(
                 f"using {needs[0]}",
