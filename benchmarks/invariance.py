@@ -1,7 +1,8 @@
-"""Measures which options of the XGBoost plugin give the same model at any number of workers, and writes the table.
+"""Measures which options of a booster give the same model at any number of workers, and writes the tables.
 
-python -m benchmarks.invariance             every option: inline against 2 and 3 Ray workers
-python -m benchmarks.invariance --large     one large run: inline against 1, 2 and 4 Ray workers
+python -m benchmarks.invariance                        every option: inline against 2 and 4 workers
+python -m benchmarks.invariance --trainer lightgbm     those of one library
+python -m benchmarks.invariance --large                a large run of each: inline against 1, 2 and 4 Ray workers
 """
 
 from __future__ import annotations
@@ -9,155 +10,92 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
-import pyarrow as pa
+import lightgbm as lgb
 import xgboost as xgb
 
-from benchmarks.invariance_cases import Case, cases, invariance_table
+from benchmarks import invariance_cases, invariance_lightgbm_cases
+from benchmarks.invariance_cases import invariance_table
+from benchmarks.invariance_findings import Finding, Library, case_job, compare, render, update_page
 from shardfit.columns import ColumnRoles
 from shardfit.connector import DataConnector
 from shardfit.job import Job
-from shardfit.run import TrainResult
 from shardfit.testing.ray_cluster import ray_cluster
 from shardfit.testing.tables import CATEGORICAL, FEATURES, write_unevenly
+from shardfit.testing.worker_threads import train_on_threads
 from shardfit.train import train
-from shardfit_xgboost.invariance import CONSEQUENCE, CUSTOM
+from shardfit_lightgbm import invariance as lightgbm_warnings
+from shardfit_xgboost import invariance as xgboost_warnings
 
-PAGE = Path(__file__).resolve().parent.parent / "docs" / "invariance.md"
-BEGIN, END = "<!-- table: python -m benchmarks.invariance -->", "<!-- end of table -->"
-WORKERS = (2, 3)
-TITLES = {"booster": "Boosters", "objective": "Objectives", "ranking": "Ranking", "sampling": "Sampling"}
-
-Verdict = Literal["exact", "made exact", "not"]
+ROOT = Path(__file__).resolve().parent.parent
+WORKERS = (2, 4)
 
 
-@dataclass(frozen=True)
-class Finding:
-    """What was found for one case.
-
-    Args:
-        case: What was trained.
-        verdict: Whether every model was the same, byte for byte, and the metrics the same bits.
-        difference: Largest difference of two predictions of a row, relative to their standard deviation.
-        reason: What makes it exact or, from the plan's warning, why it is not.
-        as_announced: Whether the plan warned if and only if the models differ.
-    """
-
-    case: Case
-    verdict: Verdict
-    difference: float
-    reason: str
-    as_announced: bool
+def xgboost_parts(model: Any) -> tuple[str, ...]:
+    """Return the trees of an XGBoost model as JSON, then how they are put together and the initial score."""
+    learner = json.loads(model.booster().save_raw("json"))["learner"]
+    booster = learner["gradient_booster"]
+    inner = booster.get("gbtree", booster)["model"]
+    trees = [json.dumps(tree) for tree in inner.pop("trees")]
+    return (*trees, json.dumps([booster, learner["learner_model_param"]["base_score"]]))
 
 
-def case_job(case: Case, table: object, evaluation: object, rounds: int = 8, **changes: Any) -> Job:
-    """Return the job of one case."""
-    params = {"n_estimators": rounds, "max_depth": 5, **case.params}
-    evals = {"eval": evaluation}
-    given: dict[str, Any] = {
-        "trainer": "xgboost",
-        "data": table,
-        "evals": evals,
-        "columns": case.roles,
-        "params": params,
-        **changes,
-    }
-    return Job(**given)
+def lightgbm_parts(model: Any) -> tuple[str, ...]:
+    """Return the trees of a LightGBM model as text, then everything else."""
+    head, *trees = re.split(r"^Tree=", model.text, flags=re.MULTILINE)
+    last, end, rest = trees.pop().partition("end of trees")
+    return (*trees, last, head + end + rest)
 
 
-def compare(case: Case, alone: TrainResult, others: Sequence[TrainResult], rows: pa.Table) -> Finding:
-    """Return how the models of several workers differ from the one of a single worker.
-
-    Args:
-        case: What was trained.
-        alone: Of one worker.
-        others: Of several.
-        rows: What to predict.
-    """
-    same = all(model_bytes(other) == model_bytes(alone) for other in others)
-    same = same and all(dict(other.metrics) == dict(alone.metrics) for other in others)
-    expected, *found = (predictions(result, rows) for result in (alone, *others))
-    difference = max(float(np.abs(other - expected).max()) for other in found) / float(expected.std() or 1)
-    warnings = [text for text in others[0].warnings if text.endswith(CONSEQUENCE) or text == CUSTOM]
-    reason = "; ".join(text.removesuffix(CONSEQUENCE) for text in warnings)
-    # A custom objective may or may not be exact: its warning says so.
-    announced = same != bool(warnings) or warnings == [CUSTOM]
-    if not same:
-        return Finding(case, "not", difference, reason, announced)
-    return Finding(case, "made exact" if case.made_by else "exact", difference, case.made_by, announced)
-
-
-def model_bytes(result: TrainResult) -> tuple[str, str]:
-    """Return the trees and the initial score of a model, as JSON."""
-    learner = json.loads(result.model.booster().save_raw("json"))["learner"]
-    return json.dumps(learner["gradient_booster"]), learner["learner_model_param"]["base_score"]
+XGBOOST = Library(
+    trainer="xgboost",
+    name=f"XGBoost {xgb.__version__}",
+    page=ROOT / "docs" / "invariance.md",
+    cases=invariance_cases.cases(),
+    params={"max_depth": 5},
+    parts=xgboost_parts,
+    consequence=xgboost_warnings.CONSEQUENCE,
+    custom=xgboost_warnings.CUSTOM,
+)
+LIGHTGBM = Library(
+    trainer="lightgbm",
+    name=f"LightGBM {lgb.__version__}",
+    page=ROOT / "docs" / "invariance_lightgbm.md",
+    cases=invariance_lightgbm_cases.cases(),
+    params={},
+    parts=lightgbm_parts,
+    consequence=lightgbm_warnings.CONSEQUENCE,
+    custom=lightgbm_warnings.CUSTOM,
+)
+LIBRARIES = {library.trainer: library for library in (XGBOOST, LIGHTGBM)}
 
 
-def predictions(result: TrainResult, rows: pa.Table) -> Any:
-    """Return the predictions of a model, as one array."""
-    records = rows.combine_chunks().to_batches()[0]
-    return np.array(result.trainer.predict(result.model, records).to_pylist())
-
-
-def render(findings: Sequence[Finding]) -> str:
-    """Return the findings as Markdown tables, one for each kind."""
-    lines: list[str] = []
-    for kind in dict.fromkeys(finding.case.kind for finding in findings):
-        lines += ["", f"### {TITLES.get(kind, 'Other options')}", "", "| what | | how, or why not |", "|---|---|---|"]
-        for finding in findings:
-            if finding.case.kind == kind:
-                verdict = finding.verdict if finding.verdict != "not" else f"**not**: {finding.difference:.2f}"
-                lines.append(f"| {finding.case.name} | {verdict} | {finding.reason} |")
-    return "\n".join(lines).strip() + "\n"
-
-
-def update_page(page: Path, table: str) -> None:
-    """Put the table between the two markers of the page.
-
-    Raises:
-        ValueError: A marker is missing.
-    """
-    text = page.read_text(encoding="utf-8")
-    if BEGIN not in text or END not in text:
-        raise ValueError(f"{page} needs the markers {BEGIN!r} and {END!r}")
-    before, after = text.partition(BEGIN)[0], text.partition(END)[2]
-    page.write_text(f"{before}{BEGIN}\n\n{table}\n{END}{after}", encoding="utf-8")
-
-
-def measure(rows: int, only: str) -> Iterator[Finding]:
-    """Yield what is found for each case whose name contains `only`."""
+def measure(library: Library, rows: int, only: str) -> Iterator[Finding]:
+    """Yield what is found for each case whose name contains `only`; the workers are threads."""
     table = invariance_table(rows)
     evaluation = table.slice(0, rows // 10)
-    with cluster(max(WORKERS)), TemporaryDirectory() as stage:
-        for case in cases():
-            if only not in case.name:
-                continue
-            places = [(1, "inline"), *((workers, "ray") for workers in WORKERS)]
-            results = [
-                train(case_job(case, table, evaluation, workers=n, cpus_per_worker=1, engine=engine, stage=stage))
-                for n, engine in places
-            ]
-            yield compare(case, results[0], results[1:], table)
+    with TemporaryDirectory() as stage:
+        for case in library.cases:
+            if only in case.name:
+                job = case_job(library, case, table, evaluation, engine="inline", stage=stage)
+                others = [train_on_threads(job, workers) for workers in WORKERS]
+                yield compare(library, case, train(job), others, table)
 
 
-def measure_large(rows: int, rounds: int) -> bool:
+def measure_large(library: Library, rows: int, rounds: int) -> bool:
     """Train one large model inline and on 1, 2 and 4 Ray workers; return whether all are the same."""
     roles = ColumnRoles(FEATURES, ("late",), "weight", categorical=CATEGORICAL)
-    params: dict[str, Any] = {
-        "objective": "binary:logistic",
-        "n_estimators": rounds,
-        "learning_rate": 0.1,
-        "early_stopping_rounds": 20,
-    }
-    params |= {"eval_metric": ["auc", "logloss"]}
+    params: dict[str, Any] = {"n_estimators": rounds, "learning_rate": 0.1, "early_stopping_rounds": 20}
+    binary = {"xgboost": "binary:logistic", "lightgbm": "binary"}[library.trainer]
+    loss = {"xgboost": "logloss", "lightgbm": "binary_logloss"}[library.trainer]
+    params |= {"objective": binary, "metric" if library is LIGHTGBM else "eval_metric": ["auc", loss]}
     alone, same = None, True
     with cluster(4), TemporaryDirectory() as folder:
         files = write_unevenly(invariance_table(rows), Path(folder, "train"))
@@ -165,15 +103,16 @@ def measure_large(rows: int, rounds: int) -> bool:
         for workers, engine in ((1, "inline"), (1, "ray"), (2, "ray"), (4, "ray")):
             given: dict[str, Any] = {"data": files, "evals": {"eval": held_out}, "columns": roles, "params": params}
             given |= {"workers": workers, "cpus_per_worker": 1, "engine": engine, "stage": f"{folder}/stage"}
-            job = Job(trainer="xgboost", **given)
+            job = Job(trainer=library.trainer, **given)
             result = train(job)
-            found = (model_bytes(result), dict(result.metrics), result.model.best_iteration)
+            found = (library.parts(result.model), dict(result.metrics), result.trainer.best_round(result.model))
             alone = alone or found
             same = same and found == alone
+            differ = sum(a != b for a, b in zip(found[0], alone[0], strict=False))
             last = {name: values[-1] for name, values in result.metrics.items()}
             seconds = sum(result.phases.values())
-            print(f"{engine}, {workers} workers: {'same' if found == alone else 'OTHER'} model and metrics, "
-                  f"{result.model.booster().num_boosted_rounds()} rounds, best {found[2]}, {last}, {seconds:.0f} s",
+            print(f"{library.name}, {engine}, {workers} workers: {differ} of {len(found[0]) - 1} trees differ, "
+                  f"metrics {'same' if found[1] == alone[1] else 'OTHER'}, best {found[2]}, {last}, {seconds:.0f} s",
                   flush=True)  # fmt: skip
     return same
 
@@ -184,7 +123,7 @@ def cluster(cpus: int) -> Iterator[None]:
     import ray
 
     before = os.environ.get("RAY_ADDRESS")
-    with ray_cluster(cpus, {"PYTHONPATH": str(PAGE.parent.parent)}) as address:
+    with ray_cluster(cpus, {"PYTHONPATH": str(ROOT)}) as address:
         os.environ["RAY_ADDRESS"] = address
         try:
             yield
@@ -199,27 +138,35 @@ def cluster(cpus: int) -> Iterator[None]:
 def parse_options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Return what the command line asks for."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.invariance", description=__doc__)
+    parser.add_argument("--trainer", choices=sorted(LIBRARIES), action="append", help="measure this library alone")
     parser.add_argument("--rows", type=int, default=20_000, help="rows to train on (%(default)s)")
     parser.add_argument("--only", default="", help="measure the cases whose names contain this, and write no page")
     parser.add_argument("--large", action="store_true", help="one large run instead: 1 M rows, 100 rounds")
-    parser.add_argument("--page", type=Path, default=PAGE, help="where the table goes (%(default)s)")
     return parser.parse_args(arguments)
 
 
-def main() -> int:
-    """Measure, print, write the page; fail where a warning of the plan does not tell the truth."""
-    options = parse_options()
-    if options.large:
-        return 0 if measure_large(1_000_000, 100) else 1
+def measure_all(library: Library, rows: int, only: str) -> bool:
+    """Measure, print, write the page; return whether the plan's warnings tell the truth."""
     findings = []
-    for finding in measure(options.rows, options.only):
+    for finding in measure(library, rows, only):
         findings.append(finding)
         wrong = "" if finding.as_announced else "  THE PLAN'S WARNINGS SAY OTHERWISE"
-        print(f"{finding.case.name}: {finding.verdict} {finding.difference:.3g} {finding.reason}{wrong}", flush=True)
-    if not options.only:
-        versions = f"XGBoost {xgb.__version__}, {options.rows:,} rows, 8 rounds, inline against 2 and 3 Ray workers."
-        update_page(options.page, f"{versions}\n\n{render(findings)}")
-    return 0 if all(finding.as_announced for finding in findings) else 1
+        print(f"{library.trainer}, {finding.case.name}: {finding.size} {finding.reason}{wrong}", flush=True)
+    if not only:
+        versions = f"{library.name}, {rows:,} rows, 8 rounds, inline against 2 and 4 workers that are threads."
+        update_page(library.page, f"{versions}\n\n{render(findings)}")
+    return all(finding.as_announced for finding in findings)
+
+
+def main() -> int:
+    """Do it; fail where a warning of the plan does not tell the truth, or a large model is another one."""
+    options = parse_options()
+    libraries = [LIBRARIES[name] for name in options.trainer or LIBRARIES]
+    if options.large:
+        told = [measure_large(library, 1_000_000, 100) for library in libraries]
+    else:
+        told = [measure_all(library, options.rows, options.only) for library in libraries]
+    return 0 if all(told) else 1
 
 
 if __name__ == "__main__":

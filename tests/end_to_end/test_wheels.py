@@ -23,11 +23,14 @@ ROOT = Path(__file__).parents[2]
 DISTRIBUTIONS = {
     "shardfit": ROOT / "core",
     "shardfit-xgboost": ROOT / "plugins" / "xgboost",
+    "shardfit-lightgbm": ROOT / "plugins" / "lightgbm",
     "shardfit-sklearn": ROOT / "examples" / "shardfit-sklearn",
 }
 # Large, and the same files wherever they are installed: lent by the environment of the tests instead of unpacked again.
 LENT = (
     "xgboost",
+    "lightgbm",
+    "narwhals",
     "nvidia_nccl_cu12",
     "nvidia",
     "scipy",
@@ -186,13 +189,23 @@ def test_the_core_alone_writes_a_new_plugin_that_is_found(
     assert missing_requirements(found, "shardfit-tiny") == []
 
 
-def test_the_core_and_the_xgboost_plugin_train(
+def test_the_core_trains_with_the_xgboost_plugin_and_then_with_the_lightgbm_plugin_too(
     core_alone: Environment, wheels: dict[str, Path], rows: Path, tmp_path: Path
 ) -> None:
     environment = with_plugin(core_alone, tmp_path, wheels["shardfit-xgboost"])
     assert plugins(environment) == {"builtin": "", "xgboost": ""}
     assert missing_requirements(environment, "shardfit-xgboost") == []
     done = train(environment, rows, "xgboost", "n_estimators = 2")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["coverage"]["train"]["exact"]
+    without = train(environment, rows, "lightgbm", "n_estimators = 2")
+    assert without.returncode == 2
+    assert "pip install shardfit-lightgbm" in without.stderr
+    # In the same environment, because making one takes longer than all the rest.
+    environment.install("--no-deps", str(wheels["shardfit-lightgbm"]))
+    assert plugins(environment) == {"builtin": "", "lightgbm": "", "xgboost": ""}
+    assert missing_requirements(environment, "shardfit-lightgbm") == []
+    done = train(environment, rows, "lightgbm", "n_estimators = 2")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["coverage"]["train"]["exact"]
 

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-SLOW = ("ray", "xgboost", "pandas", "polars", "duckdb", "sklearn", "torch", "hypothesis", "pyarrow.dataset")
+SLOW = ("ray", "xgboost", "lightgbm", "pandas", "polars", "duckdb", "sklearn", "torch", "hypothesis", "pyarrow.dataset")
 
 
 def slow_modules_after(statement: str) -> list[str]:
@@ -25,6 +25,8 @@ def slow_modules_after(statement: str) -> list[str]:
         "import shardfit.cli",
         "import shardfit_xgboost",
         "import shardfit_xgboost.hooks",
+        "import shardfit_lightgbm",
+        "import shardfit_lightgbm.hooks",
         "import shardfit.engines",
         "import shardfit.testing",
     ],

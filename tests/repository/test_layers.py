@@ -111,7 +111,7 @@ def later():
 
 def test_every_package_is_looked_at() -> None:
     assert {"shardfit.shard_plan", "shardfit.engines.ray"} <= set(CORE_FILES)
-    assert "shardfit_xgboost.hooks" in PLUGIN_FILES
+    assert {"shardfit_xgboost.hooks", "shardfit_lightgbm.hooks"} <= set(PLUGIN_FILES)
 
 
 @pytest.mark.parametrize("name", sorted(name for name in CORE_FILES if is_under(name, LOWER_LAYERS)))

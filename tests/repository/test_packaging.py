@@ -87,7 +87,7 @@ def test_an_entry_point_leads_to_a_module_with_hooks_and_is_installed(plugin: st
 
 
 def test_the_plugins_and_the_example_are_looked_at() -> None:
-    assert {"xgboost", "shardfit-sklearn"} <= set(PLUGINS)
+    assert {"xgboost", "lightgbm", "shardfit-sklearn"} <= set(PLUGINS)
 
 
 def test_every_plugin_has_an_entry_point() -> None:

@@ -8,15 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.invariance import BEGIN, END, PAGE, case_job, compare, render, update_page
-from benchmarks.invariance_cases import Case, cases, invariance_table
+from benchmarks.invariance import XGBOOST
+from benchmarks.invariance_cases import Case, invariance_table
+from benchmarks.invariance_findings import BEGIN, END, case_job, compare, render, update_page
 from shardfit.errors import InvalidArgumentError
 from shardfit.testing.worker_threads import train_on_threads
 from shardfit_xgboost.config import configure
 from shardfit_xgboost.invariance import CONSEQUENCE, CUSTOM, invariance_warnings
 from tests.shardfit_xgboost.training import ROLES, trained
 
-CASES = {case.name: case for case in cases()}
+CASES = {case.name: case for case in XGBOOST.cases}
 TABLE = invariance_table(6_000)
 # By name, so that a change of either list is a decision.
 NOT_EXACT = {
@@ -36,9 +37,9 @@ NOT_EXACT = {
 @pytest.mark.parametrize("name", CASES)
 def test_a_model_depends_on_the_workers_if_and_only_if_the_plan_warns(name: str, tmp_path: Path) -> None:
     case = CASES[name]
-    job = case_job(case, TABLE, TABLE.slice(0, 500), stage=str(tmp_path))
+    job = case_job(XGBOOST, case, TABLE, TABLE.slice(0, 500), stage=str(tmp_path))
     alone, *others = [train_on_threads(job, workers) for workers in (1, 2, 3)]
-    finding = compare(case, alone, others, TABLE)
+    finding = compare(XGBOOST, case, alone, others, TABLE)
     assert finding.as_announced
     assert (finding.verdict == "not") == (name in NOT_EXACT)
     assert (finding.difference > 0) == (name in NOT_EXACT)
@@ -95,13 +96,13 @@ def test_trees_of_several_outputs_refuse_categories_before_a_worker_starts() -> 
 
 def test_long_runs_stay_exact_where_gradients_span_many_orders_of_magnitude(tmp_path: Path) -> None:
     case = CASES["reg:tweedie"]
-    job = case_job(case, TABLE, TABLE.slice(0, 500), rounds=120, stage=str(tmp_path))
+    job = case_job(XGBOOST, case, TABLE, TABLE.slice(0, 500), rounds=120, stage=str(tmp_path))
     alone, other = (train_on_threads(job, workers) for workers in (1, 3))
-    assert compare(case, alone, [other], TABLE).verdict == "made exact"
+    assert compare(XGBOOST, case, alone, [other], TABLE).verdict == "made exact"
 
 
 def test_the_page_has_every_case_with_the_verdict_that_tests_hold_it_to() -> None:
-    table = PAGE.read_text(encoding="utf-8").split(BEGIN)[1].split(END)[0]
+    table = XGBOOST.page.read_text(encoding="utf-8").split(BEGIN)[1].split(END)[0]
     rows = dict(re.findall(r"^\| (.+?) \| (exact|made exact|\*\*not\*\*)", table, re.MULTILINE))
     assert {name for name, verdict in rows.items() if verdict == "**not**"} == NOT_EXACT
     assert rows.keys() == CASES.keys()
@@ -122,8 +123,9 @@ def test_the_table_replaces_the_one_before_and_nothing_else(tmp_path: Path) -> N
 
 def test_a_finding_that_differs_is_shown_with_its_size_and_reason(tmp_path: Path) -> None:
     case = Case("reg:absoluteerror", "objective", {"objective": "reg:absoluteerror"})
-    job = case_job(case, TABLE, TABLE.slice(0, 500), stage=str(tmp_path))
-    finding = compare(case, train_on_threads(job, 1), [train_on_threads(job, 3)], TABLE)
+    job = case_job(XGBOOST, case, TABLE, TABLE.slice(0, 500), stage=str(tmp_path))
+    finding = compare(XGBOOST, case, train_on_threads(job, 1), [train_on_threads(job, 3)], TABLE)
     assert finding.verdict == "not"
     assert np.isfinite(finding.difference)
-    assert f"| reg:absoluteerror | **not**: {finding.difference:.2f} | {finding.reason} |" in render([finding])
+    size = f"**not**: {finding.difference:.2f}; 8 of 8 trees; {finding.metric:.1%}"
+    assert f"| reg:absoluteerror | {size} | {finding.reason} |" in render([finding])

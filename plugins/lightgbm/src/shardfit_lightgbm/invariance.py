@@ -13,16 +13,22 @@ MONOTONE = (
     "monotone_constraints_method {method!r}: LightGBM has only 'basic' for several machines, and it is used at any "
     "number of workers."
 )
+# With sockets of its own as well: where a leaf has no row on a machine, it sends what was left in memory.
+QUANTIZED = (
+    "use_quantized_grad: on several machines, of which a lone worker has two, LightGBM 4.7 adds up wrong histograms; "
+    "the model may be worthless. Leave it out."
+)
 
 
 def invariance_warnings(config: LightGBMConfig, workers: int) -> tuple[str, ...]:
-    """Return a sentence for each option in use that is not exact; see `docs/invariance.md` for by how much.
+    """Return a sentence for each option in use that is not exact; see `docs/invariance_lightgbm.md` for by how much.
 
     Args:
         config: The trainer's configuration.
         workers: Number of workers; with one there is less to warn about.
     """
     found = [MONOTONE.format(method=config.monotone_method)] if config.monotone_method != "basic" else []
+    found += [QUANTIZED] if config.params.get("use_quantized_grad") else []
     if workers == 1:
         return tuple(found)
     name, params = config.objective.name, config.params
@@ -35,7 +41,11 @@ def invariance_warnings(config: LightGBMConfig, workers: int) -> tuple[str, ...]
         reasons.append("goss: each worker chooses and draws among its own rows")
     if config.native_bagging:
         reasons.append("bagging by class or by query: each worker draws its own rows")
-    if params.get("use_quantized_grad"):
-        reasons.append("use_quantized_grad: each worker rounds gradients with a generator of its own")
+    few_features = float(params.get("feature_fraction", 1.0)) < 1.0
+    if params.get("extra_trees") and few_features and params.get("boosting") == "dart":
+        # Otherwise every round has seeds of its own, so that it does not matter who drew in earlier rounds.
+        reasons.append("dart with extra_trees and feature_fraction: whichever worker holds a feature draws for it")
+    if any(params.get(name) for name in ("cegb_penalty_feature_coupled", "cegb_penalty_feature_lazy")):
+        reasons.append("cegb_penalty_feature_coupled or _lazy: each worker keeps its own account of what has been paid")
     found += [f"{reason}{CONSEQUENCE}" for reason in reasons]
     return (*found, CUSTOM) if config.custom_objective is not None else tuple(found)
