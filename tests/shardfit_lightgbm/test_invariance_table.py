@@ -10,9 +10,10 @@ import pytest
 from benchmarks.invariance import LIGHTGBM
 from benchmarks.invariance_cases import invariance_table
 from benchmarks.invariance_findings import BEGIN, END, case_job, compare
+from shardfit.errors import InvalidArgumentError
 from shardfit.testing.worker_threads import train_on_threads
 from shardfit_lightgbm.config import configure
-from shardfit_lightgbm.invariance import CONSEQUENCE, CUSTOM, MONOTONE, QUANTIZED, invariance_warnings
+from shardfit_lightgbm.invariance import CONSEQUENCE, CUSTOM, MONOTONE, invariance_warnings
 
 CASES = {case.name: case for case in LIGHTGBM.cases}
 TABLE = invariance_table(6_000)
@@ -94,9 +95,17 @@ def test_another_way_of_keeping_constraints_is_named_at_any_number_of_workers(wo
     assert invariance_warnings(config, workers) == (MONOTONE.format(method="advanced"),)
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_what_lightgbm_does_wrong_on_several_machines_is_named_at_any_number_of_workers(workers: int) -> None:
-    assert invariance_warnings(configure({"use_quantized_grad": True}), workers) == (QUANTIZED,)
+@pytest.mark.parametrize("value", [True, 1, "true"])
+def test_what_lightgbm_does_wrong_on_several_machines_is_refused(value: object) -> None:
+    with pytest.raises(InvalidArgumentError, match=r"'use_quantized_grad'.*wrong histograms"):
+        configure({"use_quantized_grad": value})
+
+
+def test_a_lone_worker_is_one_machine_where_each_draws_rows() -> None:
+    """The second machine's single row would be drawn out, and LightGBM would fail."""
+    drawing = ({"boosting": "goss"}, {"pos_bagging_fraction": 0.5, "bagging_freq": 1})
+    assert not any(configure({"objective": "binary", **params}).trains_as_two for params in drawing)
+    assert configure({"objective": "binary", "bagging_fraction": 0.5, "bagging_freq": 1}).trains_as_two
 
 
 def test_the_page_has_every_case_with_the_verdict_that_tests_hold_it_to() -> None:

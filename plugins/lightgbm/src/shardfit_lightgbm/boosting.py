@@ -81,7 +81,7 @@ class BoostingLoop:
                 finished = learner.grow(self._config.custom_objective)
                 if finished and learner.current_iteration() <= number:
                     break
-                if number == first == 0 and self._config.bagging is None and not self._samples():
+                if number == first == 0 and self._config.bagging is None and not self._config.chooses_rows:
                     learner.check_rows(self._config.rows)
                 last = number
                 evaluated = self._evaluate(learner, number)
@@ -110,11 +110,6 @@ class BoostingLoop:
         given: Mapping[str, Any] = self._train.data.params
         return {name: given[name] for name in ("max_bin_by_feature",) if name in given}
 
-    def _samples(self) -> bool:
-        params = self._config.params
-        native = self._config.native_bagging or params.get("data_sample_strategy") == "goss"
-        return native or params.get("boosting") == "goss"
-
     def _draw(self, learner: Learner, number: int) -> None:
         bagging = self._config.bagging
         if bagging is None or (number % bagging.frequency and number != self._first_round()):
@@ -130,7 +125,7 @@ class BoostingLoop:
         shares = [float(params.get(name, 1.0)) for name in ("feature_fraction", "feature_fraction_bynode")]
         draws = min(shares) < 1.0 or params.get("extra_trees")
         # Changing parameters starts dart, and samples of rows, all over.
-        if not draws or self._samples() or not resumable(self._config):
+        if not draws or self._config.chooses_rows or not resumable(self._config):
             return
         base = params.get("seed", self._settings.seed)
         seeds = [int(params.get(name, base)) for name in _SEEDS]

@@ -96,9 +96,18 @@ class LightGBMConfig:
         return {"force_row_wise" if by_rows else "force_col_wise": True}
 
     @property
+    def chooses_rows(self) -> bool:
+        """Whether LightGBM chooses the rows of a round itself, each machine among its own."""
+        goss = "goss" in (self.params.get("boosting"), self.params.get("data_sample_strategy"))
+        return self.native_bagging or goss
+
+    @property
     def trains_as_two(self) -> bool:
-        """Whether a lone worker trains as two machines; not where LightGBM averages leaf values over machines."""
-        return not self.objective.averages_leaves
+        """Whether a lone worker trains as two machines.
+
+        Not where LightGBM averages leaf values over machines, or draws rows on each: the smaller may be left with none.
+        """
+        return not (self.objective.averages_leaves or self.chooses_rows)
 
 
 def configure(params: Mapping[str, Any]) -> LightGBMConfig:

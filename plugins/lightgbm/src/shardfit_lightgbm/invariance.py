@@ -13,11 +13,6 @@ MONOTONE = (
     "monotone_constraints_method {method!r}: LightGBM has only 'basic' for several machines, and it is used at any "
     "number of workers."
 )
-# With sockets of its own as well: where a leaf has no row on a machine, it sends what was left in memory.
-QUANTIZED = (
-    "use_quantized_grad: on several machines, of which a lone worker has two, LightGBM 4.7 adds up wrong histograms; "
-    "the model may be worthless. Leave it out."
-)
 
 
 def invariance_warnings(config: LightGBMConfig, workers: int) -> tuple[str, ...]:
@@ -28,7 +23,6 @@ def invariance_warnings(config: LightGBMConfig, workers: int) -> tuple[str, ...]
         workers: Number of workers; with one there is less to warn about.
     """
     found = [MONOTONE.format(method=config.monotone_method)] if config.monotone_method != "basic" else []
-    found += [QUANTIZED] if config.params.get("use_quantized_grad") else []
     if workers == 1:
         return tuple(found)
     name, params = config.objective.name, config.params

@@ -85,6 +85,10 @@ _REFUSED_VALUES: dict[str, dict[object, str]] = {
         "random_forest": "each worker would draw its own rows; use 'gbdt' with bagging_fraction and bagging_freq",
     },
     "linear_tree": dict.fromkeys((True, "true", "1", "+"), "linear trees need every raw value at once; leave it out"),
+    # With sockets of its own as well: where a leaf has no row on a machine, it sends what was left in memory.
+    "use_quantized_grad": dict.fromkeys(
+        (True, "true", "1", "+"), "LightGBM 4.7 adds up wrong histograms with it on several machines; leave it out"
+    ),
     "tree_learner": {
         **dict.fromkeys(("feature", "feature_parallel"), "workers hold rows, not features; leave it out"),
         **dict.fromkeys(("voting", "voting_parallel"), "votes of workers depend on their number; leave it out"),
@@ -115,7 +119,7 @@ def check_parameters(params: Mapping[str, Any]) -> dict[str, Any]:
         checked[name] = value
         _refuse(given, name, value)
     _check_numbers(checked)
-    return {name: value for name, value in checked.items() if name not in {"tree_learner", "linear_tree"}}
+    return {name: value for name, value in checked.items() if name not in _REFUSED_VALUES or name == "boosting"}
 
 
 def main_name(name: str) -> str:
