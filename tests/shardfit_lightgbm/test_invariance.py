@@ -18,10 +18,10 @@ from shardfit.matrix_reader import MatrixReader
 from shardfit.registry import Registry
 from shardfit.testing.tables import CATEGORICAL, FEATURES, awkward_table, write_unevenly
 from shardfit_lightgbm import LightGBMEstimator, LightGBMScalingConfig
-from shardfit_lightgbm.config import LightGBMConfig
+from shardfit_lightgbm.config import LightGBMConfig, configure
 from shardfit_lightgbm.matrix import LibraryReference, ShardMatrix, ingest
 from shardfit_lightgbm.trainer import LightGBMTrainer
-from tests.shardfit_lightgbm.training import ROLES, table, trained, trees_of
+from tests.shardfit_lightgbm.training import ROLES, encoded, table, trained, trees_of
 
 PARAMS = {"num_leaves": 31, "learning_rate": 0.3, "metric": ["binary_logloss", "auc"]}
 TABLE, HELD_OUT = table(2_000), table(500, seed=1)
@@ -150,6 +150,16 @@ def test_workers_that_are_threads_grow_the_same_trees_as_one(name: str) -> None:
     assert other.model.text == alone.model.text
     assert other.metrics == alone.metrics
     assert other.best_round == alone.best_round
+
+
+def test_shards_on_which_lightgbm_crashed_when_it_summed_up_by_rows() -> None:
+    rows = table(30_000)
+    alone, other = (trained(rows, workers, params={"num_iterations": 1}) for workers in (1, 2))
+    # So many float64 sums may differ in the last digit.
+    found, expected = (result.model.booster().predict(encoded(result, HELD_OUT)) for result in (other, alone))
+    np.testing.assert_allclose(found, expected, rtol=1e-13)
+    assert configure({}).direction(4) == {"force_col_wise": True}
+    assert configure({"force_row_wise": True}).direction(4) == {}
 
 
 @pytest.mark.parametrize("objective", ["regression", "multiclass"])

@@ -14,8 +14,6 @@ from shardfit_lightgbm.parameters import RUN_PARAMETERS, check_parameters
 
 CustomObjective = Callable[..., tuple[Any, Any]]
 
-# So many bins of 16 bytes fit into the nearer caches of a core, where rows are added up fastest.
-_MOST_BINS_BY_ROWS = 2**15
 _NO_METRIC = {"None", "na", "null", "custom"}
 _SHARES_OF_CLASSES = ("pos_bagging_fraction", "neg_bagging_fraction", "bagging_by_query")
 # With several machines LightGBM knows this way of keeping constraints only, and turns others into it.
@@ -83,17 +81,18 @@ class LightGBMConfig:
         return int(self.params.get("max_bin", 255))
 
     def direction(self, features: int) -> dict[str, bool]:
-        """Return by rows or by columns, whichever way LightGBM sums histograms up, unless the user has chosen.
+        """Return that LightGBM sums histograms up by columns, unless the user has chosen.
 
-        LightGBM would measure which is faster, so that the choice would depend on the machine and the moment.
+        LightGBM would measure what is faster, so that the choice would depend on the machine and the moment. By rows,
+        sums depend on the number of threads, and LightGBM 4.7 writes beyond its memory where shards of some tables
+        with categories are summed up on several machines.
 
         Args:
             features: Number of feature columns.
         """
         if self.params.get("force_row_wise") or self.params.get("force_col_wise"):
             return {}
-        by_rows = features * self.max_bin <= _MOST_BINS_BY_ROWS
-        return {"force_row_wise" if by_rows else "force_col_wise": True}
+        return {"force_col_wise": True}
 
     @property
     def chooses_rows(self) -> bool:

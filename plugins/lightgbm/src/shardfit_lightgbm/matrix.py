@@ -34,6 +34,7 @@ _DATASET_PARAMS = (
     "is_enable_sparse",
     "max_bin",
     "min_data_in_bin",
+    "num_threads",
     "use_missing",
     "verbosity",
 )
@@ -134,7 +135,7 @@ def ingest(
         config: Completed with the profile.
     """
     rows = _Rows(reader, reference, config)
-    reference = replace(reference, params={**reference.params, "num_threads": context.slot.cpus})
+    reference = replace(reference, params={"num_threads": context.slot.cpus, **reference.params})
     first = None
     if dataset == TRAIN and context.world_size == 1 and config.trains_as_two and reader.rows > 1:
         count = rows.rows_of_first_group()
