@@ -42,7 +42,7 @@ def fitted_values(rows: pa.Table, roles: ColumnRoles, workers: int = 2, **params
     return np.asarray(result.model.booster().predict(encoded(result, rows)))
 
 
-@pytest.mark.parametrize("max_bin", [5, 16, 255, 1000])
+@pytest.mark.parametrize("max_bin", [6, 16, 255, 1000])
 def test_a_single_value_far_from_the_others_can_be_split_off(max_bin: int) -> None:
     for far in (1e30, -1e30):
         values = np.random.default_rng(0).normal(size=900)
@@ -62,7 +62,7 @@ def test_rare_values_beside_a_frequent_one_can_be_told_apart() -> None:
 
 
 @pytest.mark.parametrize("others", [False, True])
-@pytest.mark.parametrize("categories", [3, 99, 100, 101, 253, 254, 255, 256, 300, 700])
+@pytest.mark.parametrize("categories", [3, 99, 101, 253, 254, 255, 256, 700])
 def test_every_category_has_a_bin(categories: int, others: bool) -> None:
     rows = 4 * categories
     codes = np.arange(rows) % categories
