@@ -123,7 +123,6 @@ def _options() -> list[Case]:
         "max_bin=16": {"max_bin": 16},
         "max_bin=512": {"max_bin": 512},
         "use_missing off": {"use_missing": False},
-        "force_row_wise": {"force_row_wise": True},
         "feature_contri": {"feature_contri": [0.5, 1.0, 1.0, 1.0, 0.3, 1.0]},
         "cegb_penalty_split": {"cegb_penalty_split": 0.01},
         "cegb_penalty_feature_coupled": {"cegb_penalty_feature_coupled": penalties},

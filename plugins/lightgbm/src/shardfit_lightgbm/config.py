@@ -80,20 +80,6 @@ class LightGBMConfig:
         """Most bins of a feature."""
         return int(self.params.get("max_bin", 255))
 
-    def direction(self, features: int) -> dict[str, bool]:
-        """Return that LightGBM sums histograms up by columns, unless the user has chosen.
-
-        LightGBM would measure what is faster, so that the choice would depend on the machine and the moment. By rows,
-        sums depend on the number of threads, and LightGBM 4.7 writes beyond its memory where shards of some tables
-        with categories are summed up on several machines.
-
-        Args:
-            features: Number of feature columns.
-        """
-        if self.params.get("force_row_wise") or self.params.get("force_col_wise"):
-            return {}
-        return {"force_col_wise": True}
-
     @property
     def chooses_rows(self) -> bool:
         """Whether LightGBM chooses the rows of a round itself, each machine among its own."""
@@ -136,6 +122,9 @@ def configure(params: Mapping[str, Any]) -> LightGBMConfig:
         "deterministic": True,
         "enable_bundle": False,
         "feature_pre_filter": False,
+        # Each column is summed up by one thread, so the number of threads does not matter. LightGBM would measure what
+        # is faster, and choose by machine and moment.
+        "force_col_wise": True,
         "metric": "None",
         "min_data_in_bin": 1,
         # A function is passed with each round; LightGBM itself has no objective then.

@@ -30,7 +30,6 @@ _DATASET_PARAMS = (
     "enable_bundle",
     "feature_pre_filter",
     "force_col_wise",
-    "force_row_wise",
     "is_enable_sparse",
     "max_bin",
     "min_data_in_bin",

@@ -79,15 +79,19 @@ _REFUSED = {
     "weight_column": _COLUMNS,
     "zero_as_missing": "turn such zeros into nulls in the data",
 }
+_YES = (True, 1, "true", "1", "+")
 _REFUSED_VALUES: dict[str, dict[object, str]] = {
     "boosting": {
         "rf": "each worker would draw its own rows; use 'gbdt' with bagging_fraction and bagging_freq",
         "random_forest": "each worker would draw its own rows; use 'gbdt' with bagging_fraction and bagging_freq",
     },
-    "linear_tree": dict.fromkeys((True, "true", "1", "+"), "linear trees need every raw value at once; leave it out"),
+    "force_row_wise": dict.fromkeys(
+        _YES, "LightGBM 4.7 writes beyond its memory with it on several machines; columns are summed up one by one"
+    ),
+    "linear_tree": dict.fromkeys(_YES, "linear trees need every raw value at once; leave it out"),
     # With sockets of its own as well: where a leaf has no row on a machine, it sends what was left in memory.
     "use_quantized_grad": dict.fromkeys(
-        (True, "true", "1", "+"), "LightGBM 4.7 adds up wrong histograms with it on several machines; leave it out"
+        _YES, "LightGBM 4.7 adds up wrong histograms with it on several machines; leave it out"
     ),
     "tree_learner": {
         **dict.fromkeys(("feature", "feature_parallel"), "workers hold rows, not features; leave it out"),

@@ -119,8 +119,7 @@ class LightGBMTrainer(BinnedTrainer):
         """Return the configuration with initial scores from exact sums, and what the bins depend on."""
         start = config.objective.initial_scores(profile) if config.starts_from_average else ()
         missing = tuple(bool(count) for count in profile.missing.tolist())
-        params = {**config.params, **config.direction(len(missing))}
-        return replace(config, params=params, initial_scores=start, has_missing=missing, rows=profile.rows)
+        return replace(config, initial_scores=start, has_missing=missing, rows=profile.rows)
 
     def check_resume(self, config: LightGBMConfig, roles: ColumnRoles, checkpoint: Checkpoint) -> None:
         """Check that features, classes and rounds fit."""
