@@ -9,6 +9,7 @@ from typing import Any
 
 import lightgbm as lgb
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from shardfit.columns import ColumnRoles
@@ -159,9 +160,23 @@ def test_shards_on_which_lightgbm_crashed_when_it_summed_up_by_rows() -> None:
     # So many float64 sums may differ in the last digit.
     found, expected = (result.model.booster().predict(encoded(result, HELD_OUT)) for result in (other, alone))
     np.testing.assert_allclose(found, expected, rtol=1e-13)
-    assert configure({}).params["force_col_wise"]
+    assert alone.model.text.count("[force_col_wise: 1]") == 1
     with pytest.raises(InvalidArgumentError, match="force_row_wise"):
         configure({"force_row_wise": True})
+
+
+@pytest.mark.parametrize("distinct", [4, 100_000])
+def test_rows_are_summed_up_one_by_one_where_every_feature_has_many_bins(distinct: int) -> None:
+    random = np.random.default_rng(0)
+    values = {name: random.integers(0, distinct, 30_000).astype(np.float32) for name in ("a", "b", "c")}
+    y = (values["a"] - values["b"]) / distinct + random.normal(size=30_000)
+    rows = pa.table({**values, "y": y, "d": pa.array(values["a"], mask=random.random(30_000) < 0.2)})
+    roles = ColumnRoles(("a", "b", "c", "d"), ("y",))
+    alone, other = (trained(rows, workers, roles) for workers in (1, 3))
+    assert alone.model.text.count("[force_row_wise: 1]") == int(distinct > 4)
+    data = np.column_stack([rows[name].to_numpy() for name in roles.features])
+    found, expected = (result.model.booster().predict(data) for result in (other, alone))
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
 
 
 @pytest.mark.parametrize("objective", ["regression", "multiclass"])

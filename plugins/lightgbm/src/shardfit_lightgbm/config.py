@@ -122,9 +122,6 @@ def configure(params: Mapping[str, Any]) -> LightGBMConfig:
         "deterministic": True,
         "enable_bundle": False,
         "feature_pre_filter": False,
-        # Each column is summed up by one thread, so the number of threads does not matter. LightGBM would measure what
-        # is faster, and choose by machine and moment.
-        "force_col_wise": True,
         "metric": "None",
         "min_data_in_bin": 1,
         # A function is passed with each round; LightGBM itself has no objective then.

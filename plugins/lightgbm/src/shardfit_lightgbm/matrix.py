@@ -30,6 +30,7 @@ _DATASET_PARAMS = (
     "enable_bundle",
     "feature_pre_filter",
     "force_col_wise",
+    "force_row_wise",
     "is_enable_sparse",
     "max_bin",
     "min_data_in_bin",
@@ -85,8 +86,8 @@ class LibraryReference:
 def open_reference(reference: BinReference, config: LightGBMConfig, settings: RunSettings) -> LibraryReference:
     """Return the reference Dataset. Column `j` holds the cut points of feature `j`, over and over.
 
-    Each of them becomes a bin of its own. A missing value is among them where the training data has one: LightGBM
-    keeps a bin for missing values then.
+    Each of them becomes a bin of its own, as frequent as the others; `direction` relies on it. A missing value is among
+    them where the training data has one: LightGBM keeps a bin for missing values then.
     """
     spec = reference.spec
     rows = max((len(points) for points in reference.cut_points), default=0) + 1
@@ -95,7 +96,7 @@ def open_reference(reference: BinReference, config: LightGBMConfig, settings: Ru
         if len(points):
             values[:, j] = np.resize(points.astype(np.float64), rows)
         if config.has_missing[j]:
-            values[len(points) :, j] = np.nan
+            values[-1, j] = np.nan
     params = {name: config.params[name] for name in _DATASET_PARAMS if name in config.params}
     params |= _bins_of_categories(reference, config)
     data = lgb.Dataset(

@@ -86,7 +86,8 @@ _REFUSED_VALUES: dict[str, dict[object, str]] = {
         "random_forest": "each worker would draw its own rows; use 'gbdt' with bagging_fraction and bagging_freq",
     },
     "force_row_wise": dict.fromkeys(
-        _YES, "LightGBM 4.7 writes beyond its memory with it on several machines; columns are summed up one by one"
+        _YES,
+        "it is chosen where it is safe; elsewhere LightGBM would write beyond its memory",
     ),
     "linear_tree": dict.fromkeys(_YES, "linear trees need every raw value at once; leave it out"),
     # With sockets of its own as well: where a leaf has no row on a machine, it sends what was left in memory.

@@ -26,6 +26,7 @@ from shardfit.trainer import Checkpoint, DataShape, RunSettings
 from shardfit_lightgbm import matrix, memory
 from shardfit_lightgbm.boosting import BoostingLoop
 from shardfit_lightgbm.config import LightGBMConfig, configure
+from shardfit_lightgbm.direction import direction
 from shardfit_lightgbm.invariance import invariance_warnings
 from shardfit_lightgbm.labels import check_labels
 from shardfit_lightgbm.library_check import check_with_library
@@ -119,7 +120,8 @@ class LightGBMTrainer(BinnedTrainer):
         """Return the configuration with initial scores from exact sums, and what the bins depend on."""
         start = config.objective.initial_scores(profile) if config.starts_from_average else ()
         missing = tuple(bool(count) for count in profile.missing.tolist())
-        return replace(config, initial_scores=start, has_missing=missing, rows=profile.rows)
+        params = {**config.params, **direction(config.params, config.max_bin, profile)}
+        return replace(config, params=params, initial_scores=start, has_missing=missing, rows=profile.rows)
 
     def check_resume(self, config: LightGBMConfig, roles: ColumnRoles, checkpoint: Checkpoint) -> None:
         """Check that features, classes and rounds fit."""
