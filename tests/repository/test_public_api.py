@@ -54,7 +54,7 @@ def test_public_names_are_listed_once_and_sorted(package: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("package", "name"), [(package, name) for package in sorted(PUBLIC) for name in PUBLIC[package]]
+    ("package", "name"), [(package, name) for package in sorted(PUBLIC) for name in sorted(PUBLIC[package])]
 )
 def test_every_public_name_exists_and_says_what_it_is(package: str, name: str) -> None:
     found = getattr(importlib.import_module(package), name)
