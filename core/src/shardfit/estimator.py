@@ -95,10 +95,10 @@ class BoosterEstimator:
 
         Args:
             dataset: A `DataConnector`, or whatever `DataConnector.from_dataframe` accepts. It needs the features, and
-                the base margins if the model was trained with some.
+                what else the library predicts from: XGBoost the base margins if the model was trained with some.
 
         Returns:
-            float32, or lists of float32 where the model has several outputs.
+            The library's floats, float32 of XGBoost and float64 of LightGBM, or lists of them for several outputs.
         """
         return self._predict(dataset, None)
 
