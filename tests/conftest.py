@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from shardfit.testing.ray_cluster import ray_cluster
+from tests.shardfit.worker_processes import ProcessEngine, training_on
 
 # A deadline is an assertion about time; `too_slow` is one about the machine.
 _SHARED = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
@@ -23,7 +24,9 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.enviro
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Let one process run everything that starts Ray or a cluster: two of them would be in each other's way."""
     for item in items:
-        starts_ray = {"ray_address", "cluster"} & set(getattr(item, "fixturenames", ()))
+        fixtures = set(getattr(item, "fixturenames", ()))
+        # What the trainer kit calls a cluster is Ray, unless it is lent processes.
+        starts_ray = "ray_address" in fixtures or ("cluster" in fixtures and "four_processes" not in fixtures)
         if starts_ray or item.get_closest_marker("ray") or item.get_closest_marker("cluster"):
             item.add_marker(pytest.mark.xdist_group("ray"))
 
@@ -50,3 +53,10 @@ def ray_address(shared_ray_cluster: str, monkeypatch: pytest.MonkeyPatch) -> Ite
     yield shared_ray_cluster
     if "ray" in sys.modules:
         sys.modules["ray"].shutdown()
+
+
+@pytest.fixture
+def four_processes() -> Iterator[ProcessEngine]:
+    """Let a test train on up to four processes of this machine wherever it asks for the engine `ray`."""
+    with training_on(4) as engine:
+        yield engine

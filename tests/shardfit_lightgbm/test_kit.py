@@ -9,6 +9,7 @@ import pytest
 from shardfit.testing import TrainerKit
 from shardfit.trainer import Trainer
 from shardfit_lightgbm.trainer import LightGBMTrainer
+from tests.shardfit.worker_processes import ProcessEngine
 
 
 class TestLightGBMTrainer(TrainerKit):
@@ -19,5 +20,5 @@ class TestLightGBMTrainer(TrainerKit):
         return LightGBMTrainer()
 
     @pytest.fixture
-    def cluster(self, ray_address: str) -> str:
-        return ray_address
+    def cluster(self, four_processes: ProcessEngine) -> ProcessEngine:
+        return four_processes

@@ -9,6 +9,7 @@ import pytest
 from shardfit.testing import TrainerKit
 from shardfit.trainer import Trainer
 from shardfit_xgboost.trainer import XGBTrainer
+from tests.shardfit.worker_processes import ProcessEngine
 
 
 class TestXGBTrainer(TrainerKit):
@@ -19,5 +20,5 @@ class TestXGBTrainer(TrainerKit):
         return XGBTrainer()
 
     @pytest.fixture
-    def cluster(self, ray_address: str) -> str:
-        return ray_address
+    def cluster(self, four_processes: ProcessEngine) -> ProcessEngine:
+        return four_processes
