@@ -27,6 +27,7 @@ from shardfit.run_record import list_records
 from shardfit.stores.local import LocalStore
 from shardfit.testing.tables import awkward_table
 from tests.end_to_end.fitting import failure, fitted, shardfit_threads
+from tests.shardfit.worker_processes import ProcessEngine, training_on
 
 TABLE = awkward_table(2_000)
 ROUNDS = 8
@@ -38,7 +39,7 @@ pytestmark = pytest.mark.timeout(120)
 
 @pytest.fixture
 def pids(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
-    """The process of each worker that a cluster started, in order; all must be gone when the test ends."""
+    """The process of each worker that Ray started, in order; all must be gone when the test ends."""
     found: list[int] = []
     start = RayEngine.start
 
@@ -53,19 +54,16 @@ def pids(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     assert not [pid for pid in found if process_exists(pid)]
 
 
-RAY = pytest.param(2, marks=pytest.mark.ray, id="two Ray workers")
-
-
-def on_ray(*values: object) -> Any:
-    """Return a case for two Ray workers; those of the others are for the one in this process."""
-    return pytest.param(2, *values, marks=pytest.mark.ray, id="-".join(["two Ray workers", *map(str, values)]))
-
-
 @pytest.fixture
-def workers(request: pytest.FixtureRequest, pids: list[int]) -> int:
-    if request.param > 1:
-        request.getfixturevalue("ray_address")
-    return int(request.param)
+def workers(request: pytest.FixtureRequest) -> Iterator[int]:
+    """One worker is in this process; several are processes, which must be gone when the run ends."""
+    if request.param == 1:
+        yield 1
+        return
+    with training_on(request.param) as engine:
+        yield request.param
+        assert len(engine.pids) >= request.param
+        assert not [pid for pid in engine.pids if process_exists(pid)]
 
 
 @pytest.fixture
@@ -115,7 +113,7 @@ def at_gate(act: Callable[[], object]) -> Callable[[Event], None]:
 
 
 # The first file is not compressed, the second is.
-@pytest.mark.parametrize(("workers", "number"), [(1, 0), (1, 1), on_ray(1)], indirect=["workers"])
+@pytest.mark.parametrize(("workers", "number"), [(1, 0), (1, 1), (2, 1)], indirect=["workers"])
 def test_a_corrupt_page_is_named_by_file_row_group_and_column(
     files: list[Path], number: int, tmp_path: Path, workers: int
 ) -> None:
@@ -140,8 +138,8 @@ def test_a_corrupt_page_is_named_by_file_row_group_and_column(
         (1, "PlanMade", "deleted"),
         (1, "ProfileMade", "rewritten"),
         (1, "ProfileMade", "deleted"),
-        on_ray("PlanMade", "deleted"),
-        on_ray("ProfileMade", "rewritten"),
+        (2, "PlanMade", "deleted"),
+        (2, "ProfileMade", "rewritten"),
     ],
     indirect=["workers"],
 )
@@ -179,7 +177,7 @@ def full_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 # A checkpoint comes in the midst of a run; the model is published by the driver, whatever the engine.
-@pytest.mark.parametrize(("workers", "every"), [(1, None), (1, 55), on_ray(55)], indirect=["workers"])
+@pytest.mark.parametrize(("workers", "every"), [(1, None), (1, 55), (2, 55)], indirect=["workers"])
 def test_a_full_disk_is_said_and_nothing_half_written_is_seen(full_disk: Path, every: int | None, workers: int) -> None:
     data = DataConnector.from_arrow(TABLE)
     options: dict[str, Any] = {"rounds": 60, "checkpoint_every_rounds": every}
@@ -196,7 +194,7 @@ def test_a_full_disk_is_said_and_nothing_half_written_is_seen(full_disk: Path, e
 
 
 @pytest.mark.parametrize(
-    ("workers", "moment"), [(1, "profile"), (1, "ingest"), (1, "round"), on_ray("round")], indirect=["workers"]
+    ("workers", "moment"), [(1, "profile"), (1, "ingest"), (1, "round"), (2, "round")], indirect=["workers"]
 )
 def test_an_interrupt_ends_the_run_as_cancelled(moment: str, tmp_path: Path, workers: int) -> None:
     def interrupt(event: Event) -> None:
@@ -269,7 +267,7 @@ class CallbackThatFails(xgb.callback.TrainingCallback):  # type: ignore[misc]
     ],
     ids=["objective", "metric", "callback"],
 )
-@pytest.mark.parametrize("workers", [1, RAY], indirect=True)
+@pytest.mark.parametrize("workers", [1, 2], indirect=True)
 def test_an_exception_of_the_users_code_comes_with_its_worker_and_traceback(
     name: str, changes: dict[str, Any], tmp_path: Path, workers: int, undisturbed: Any
 ) -> None:
@@ -287,16 +285,29 @@ def test_an_exception_of_the_users_code_comes_with_its_worker_and_traceback(
 # Workers.
 
 
-@pytest.mark.ray
 @pytest.mark.parametrize(("killed", "every"), [(0, 2), (1, None)], ids=["first, checkpoints", "last, no checkpoint"])
-def test_a_killed_worker_costs_an_attempt_and_not_the_model(
-    killed: int, every: int | None, tmp_path: Path, ray_address: str, pids: list[int], undisturbed: Any
+def test_a_killed_process_costs_an_attempt_and_not_the_model(
+    killed: int, every: int | None, tmp_path: Path, undisturbed: Any
 ) -> None:
+    with training_on(2) as engine:
+        check_killed(lambda: engine.pids[killed], killed, every, tmp_path, undisturbed)
+        assert len(engine.pids) == 4
+        assert not [pid for pid in engine.pids if process_exists(pid)]
+
+
+@pytest.mark.ray
+def test_a_killed_ray_worker_costs_an_attempt_and_not_the_model(
+    tmp_path: Path, ray_address: str, pids: list[int], undisturbed: Any
+) -> None:
+    check_killed(lambda: pids[0], 0, 2, tmp_path, undisturbed)
+
+
+def check_killed(pid: Callable[[], int], killed: int, every: int | None, tmp_path: Path, undisturbed: Any) -> None:
     gate = tmp_path / "gate"
     events: list[Event] = []
 
     def kill() -> None:
-        os.kill(pids[killed], signal.SIGKILL)
+        os.kill(pid(), signal.SIGKILL)
         gate.touch()
 
     estimator = fitted(
@@ -313,7 +324,7 @@ def test_a_killed_worker_costs_an_attempt_and_not_the_model(
     assert all(coverage.exact for coverage in estimator.result.coverage.values())
     (lost,) = [event for event in events if isinstance(event, WorkerLost)]
     assert f"worker {killed}" in lost.reason
-    assert (lost.worker, lost.node) == (killed, estimator.result.plan.layout.slots[0].node)
+    assert (lost.worker, lost.node) == (killed, estimator.result.plan.layout.slots[killed].node)
     stored = [event.step for event in events if isinstance(event, CheckpointStored) and event.attempt == 1]
     rounds = [event.round for event in events if isinstance(event, MetricsReported) and event.attempt == 2]
     assert stored == ([2, 4] if every else [])
@@ -323,14 +334,11 @@ def test_a_killed_worker_costs_an_attempt_and_not_the_model(
     assert (record.status, record.attempts) == ("finished", 2)
 
 
-@pytest.mark.ray
-def test_a_killed_worker_ends_the_run_when_no_attempt_is_left(
-    tmp_path: Path, ray_address: str, pids: list[int]
-) -> None:
-    kill = at_gate(lambda: os.kill(pids[1], signal.SIGKILL))
+def test_a_killed_worker_ends_the_run_when_no_attempt_is_left(tmp_path: Path, four_processes: ProcessEngine) -> None:
+    kill = at_gate(lambda: os.kill(four_processes.pids[1], signal.SIGKILL))
     options = {"workers": 2, "rounds": ROUNDS, "callbacks": [Gate(tmp_path / "never")], "max_attempts": 1}
     left = failure(DataConnector.from_arrow(TABLE), tmp_path / "stage", WorkerLostError, (kill,), **options)
     assert "worker 1 on node" in left.message
-    assert f"pid {pids[1]}" in left.message
+    assert f"pid {four_processes.pids[1]}" in left.message
     assert "WorkerLost" in left.seen
     assert (left.record.status, left.record.attempts) == ("failed", 1)

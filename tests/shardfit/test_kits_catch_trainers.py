@@ -23,6 +23,7 @@ from shardfit.testing import ScalingKit, TrainerKit
 from shardfit.testing.mean_trainer import MeanModel, MeanTrainer, Sums
 from shardfit.testing.wrong_plugins import Mistake, caught_by
 from shardfit.trainer import RunSettings, Trainer, WorkerReport
+from tests.shardfit.worker_processes import ProcessEngine
 
 pytest_plugins = ["pytester"]
 MISTAKES: list[Mistake] = []
@@ -246,10 +247,9 @@ class MeanOfMeans(WrongTrainer):
             return replace(models[0], default=total.total / len(models))
 
 
-@pytest.mark.ray
-def test_a_model_that_depends_on_the_number_of_workers_is_caught(tmp_path: Path, ray_address: str) -> None:
+def test_a_model_that_depends_on_the_number_of_workers_is_caught(tmp_path: Path, four_processes: ProcessEngine) -> None:
     mistake = Mistake(MeanOfMeans, "test_the_number_of_workers_does_not_change_the_model", "2 workers for one")
-    mistake.check_caught({"tmp_path": tmp_path, "cluster": ray_address, "workers": 2})
+    mistake.check_caught({"tmp_path": tmp_path, "cluster": four_processes, "workers": 2})
 
 
 def test_a_mistake_that_is_not_caught_is_told(tmp_path: Path) -> None:

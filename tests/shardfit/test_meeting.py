@@ -21,6 +21,7 @@ from shardfit.engines import make_engine
 from shardfit.errors import InvalidArgumentError, ShardfitError, WorkerError, WorkerLostError
 from shardfit.testing.worker_threads import WorkerThreads
 from tests.shardfit.meeting_workers import ignore, layout_of, outcomes, part, together
+from tests.shardfit.worker_processes import ProcessGroup
 
 
 def test_what_a_worker_raises_is_told_to_those_that_wait_for_it() -> None:
@@ -202,10 +203,9 @@ def test_ray_workers_get_the_bits_that_threads_get(ray_address: str) -> None:
     assert [total for _, total in found] == threads
 
 
-@pytest.mark.ray
-def test_the_engine_reports_the_worker_that_died_and_not_those_that_missed_it(ray_address: str) -> None:
+def test_the_engine_reports_the_worker_that_died_and_not_those_that_missed_it() -> None:
     lost = pytest.raises(WorkerLostError, match="running worker 1")
-    with make_engine("ray").start(layout_of(3)) as group, meeting_point(group) as meeting, lost:
+    with ProcessGroup(layout_of(3)) as group, meeting_point(group) as meeting, lost:
         group.run(reduce_on_worker, [(meeting, 1)] * 3, ignore)
 
 
@@ -216,8 +216,7 @@ def fail_on_worker(context: WorkerContext, meeting: Meeting) -> None:
         peers.barrier()
 
 
-@pytest.mark.ray
-def test_the_engine_reports_what_a_worker_raised_with_its_traceback(ray_address: str) -> None:
+def test_the_engine_reports_what_a_worker_raised_with_its_traceback() -> None:
     failed = pytest.raises(WorkerError, match=r"(?s)running worker 1.*the data is odd.*in fail_on_worker")
-    with make_engine("ray").start(layout_of(3)) as group, meeting_point(group) as meeting, failed:
+    with ProcessGroup(layout_of(3)) as group, meeting_point(group) as meeting, failed:
         group.run(fail_on_worker, [(meeting,)] * 3, ignore)

@@ -28,6 +28,7 @@ from shardfit.testing.tables import awkward_table, write_unevenly
 from shardfit.testing.worker_threads import train_on_threads
 from shardfit.train import train
 from shardfit.trainer import Trainer
+from tests.shardfit.worker_processes import ProcessEngine
 
 ROWS = 3_000
 
@@ -150,8 +151,9 @@ def test_it_trains_in_this_process_with_proof_that_every_row_was_used_once(regis
     )
 
 
-@pytest.mark.ray
-def test_it_trains_on_a_cluster_to_the_same_model(registry: Registry, tmp_path: Path, ray_address: str) -> None:
+def test_it_trains_on_several_processes_to_the_same_model(
+    registry: Registry, tmp_path: Path, four_processes: ProcessEngine
+) -> None:
     files = write_unevenly(TABLE, tmp_path / "table")
     together = train(job_of(tmp_path, files, engine="ray", workers=2, cpus_per_worker=1), registry=registry)
     alone = train(job_of(tmp_path, files, engine="inline"), registry=registry)

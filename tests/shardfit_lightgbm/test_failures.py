@@ -24,6 +24,7 @@ from shardfit.errors import ShardfitError, WorkerError, WorkerLostError
 from shardfit.events import MetricsReported
 from shardfit_lightgbm import LightGBMEstimator, LightGBMScalingConfig
 from shardfit_lightgbm.second_machine import TwoThreads
+from tests.shardfit.worker_processes import ProcessEngine
 from tests.shardfit_lightgbm.training import ROLES, table, trained
 
 TABLE = table(800)
@@ -178,36 +179,23 @@ def test_several_workers_open_no_port_but_those_of_the_meeting(monkeypatch: pyte
     assert not {port for port in during - before if 12400 <= port < 12500} - set(bound)
 
 
-@pytest.mark.ray
-def test_a_killed_worker_ends_the_run_within_seconds(ray_address: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from shardfit.engines.ray import RayEngine
-
-    pids: list[int] = []
-    start = RayEngine.start
-
-    def spy(self: RayEngine, *arguments: Any) -> Any:
-        group = start(self, *arguments)
-        pids.extend(int(group.describe(rank).split("pid ")[1].split()[0].strip("),;.")) for rank in range(2))
-        return group
-
+def test_a_killed_worker_ends_the_run_within_seconds(four_processes: ProcessEngine) -> None:
     killed: list[float] = []
 
     def kill(event: Any) -> None:
         if isinstance(event, MetricsReported) and event.round == 1 and not killed:
             killed.append(time.monotonic())
-            os.kill(pids[1], signal.SIGKILL)
+            os.kill(four_processes.pids[1], signal.SIGKILL)
 
     def slowly(environment: Any) -> None:
         time.sleep(0.3)
 
-    monkeypatch.setattr(RayEngine, "start", spy)
     with pytest.raises(WorkerLostError, match="worker 1"):
         fitted("ray", 2, observers=[kill], callbacks=[slowly], max_attempts=1)
     assert time.monotonic() - killed[0] < 30
 
 
-@pytest.mark.ray
-def test_an_objective_that_fails_on_one_ray_worker_is_named(ray_address: str) -> None:
+def test_an_objective_that_fails_on_one_worker_process_is_named(four_processes: ProcessEngine) -> None:
     def objective(predictions: Any, data: lgb.Dataset) -> Any:
         # The shard of the first worker has the first row.
         if data.get_label()[0] == np.float32(TABLE_FIRST):

@@ -23,6 +23,7 @@ from shardfit_lightgbm import LightGBMEstimator, LightGBMScalingConfig
 from shardfit_lightgbm.config import LightGBMConfig, configure
 from shardfit_lightgbm.matrix import LibraryReference, ShardMatrix, ingest
 from shardfit_lightgbm.trainer import LightGBMTrainer
+from tests.shardfit.worker_processes import ProcessEngine
 from tests.shardfit_lightgbm.training import ROLES, encoded, table, trained, trees_of
 
 PARAMS = {"num_leaves": 31, "learning_rate": 0.3, "metric": ["binary_logloss", "auc"]}
@@ -63,14 +64,22 @@ def inline(files: list[str]) -> LightGBMEstimator:
     return fitted(files, workers=1)
 
 
-@pytest.mark.ray
 @pytest.mark.parametrize("workers", [1, 2, 4])
-def test_ray_workers_grow_the_same_trees_as_inline(
-    inline: LightGBMEstimator, files: list[str], workers: int, ray_address: str
+def test_worker_processes_grow_the_same_trees_as_inline(
+    inline: LightGBMEstimator, files: list[str], workers: int, four_processes: ProcessEngine
 ) -> None:
     assert inline.result.plan.layout.engine == "inline"
     other = fitted(files, workers, engine="ray")
-    assert (other.result.plan.layout.engine, other.result.plan.layout.workers) == ("ray", workers)
+    assert len(four_processes.pids) == other.result.plan.layout.workers == workers
+    assert_same(other, inline)
+
+
+@pytest.mark.ray
+def test_ray_workers_grow_the_same_trees_as_inline(
+    inline: LightGBMEstimator, files: list[str], ray_address: str
+) -> None:
+    other = fitted(files, 2, engine="ray")
+    assert (other.result.plan.layout.engine, other.result.plan.layout.workers) == ("ray", 2)
     assert_same(other, inline)
 
 

@@ -20,6 +20,7 @@ from shardfit.run import TrainResult
 from shardfit.stores.local import LocalStore
 from shardfit.testing.tables import CATEGORICAL, FEATURES, write_unevenly
 from shardfit_lightgbm import LightGBMEstimator, LightGBMScalingConfig
+from tests.shardfit.worker_processes import ProcessEngine
 from tests.shardfit_lightgbm.training import ROLES, encoded, table, trained
 
 TRAINING, TABLE = table(1_500), table(700, seed=3)
@@ -59,9 +60,8 @@ def test_the_published_file_is_a_booster_that_lightgbm_loads_alone(result: Train
     assert booster.feature_name() == list(FEATURES)
 
 
-@pytest.mark.ray
 def test_two_workers_predict_the_same_in_memory_and_in_files(
-    result: TrainResult, files: list[str], tmp_path: Path, ray_address: str
+    result: TrainResult, files: list[str], tmp_path: Path, four_processes: ProcessEngine
 ) -> None:
     cluster: dict[str, Any] = {"engine": "ray", "workers": 2, "cpus_per_worker": 1}
     expected = predicted(result, files)

@@ -18,6 +18,7 @@ from shardfit_xgboost import XGBEstimator, XGBScalingConfig
 from shardfit_xgboost.config import XGBConfig
 from shardfit_xgboost.matrix import LibraryReference, ShardMatrix, ingest
 from shardfit_xgboost.trainer import XGBTrainer
+from tests.shardfit.worker_processes import ProcessEngine
 from tests.shardfit_xgboost.training import Trees, model_of, trained
 
 ROWS = 12_000
@@ -48,24 +49,34 @@ def inline(files: list[str], evaluation: DataConnector) -> XGBEstimator:
     return fitted(files, workers=1, evaluation=evaluation, early_stopping_rounds=4)
 
 
-@pytest.mark.ray
 @pytest.mark.parametrize("workers", [1, 2, 4])
-def test_ray_workers_grow_the_same_trees_as_inline(
-    inline: XGBEstimator, files: list[str], evaluation: DataConnector, workers: int, ray_address: str
+def test_worker_processes_grow_the_same_trees_as_inline(
+    inline: XGBEstimator, files: list[str], evaluation: DataConnector, workers: int, four_processes: ProcessEngine
 ) -> None:
     assert inline.result.plan.layout.engine == "inline"
     other = fitted(files, workers, evaluation, early_stopping_rounds=4, engine="ray")
-    assert other.result.plan.layout.engine == "ray"
-    assert other.result.plan.layout.workers == workers
+    assert len(four_processes.pids) == other.result.plan.layout.workers == workers
+    assert_same(other, inline)
+
+
+@pytest.mark.ray
+def test_ray_workers_grow_the_same_trees_as_inline(
+    inline: XGBEstimator, files: list[str], evaluation: DataConnector, ray_address: str
+) -> None:
+    other = fitted(files, 2, evaluation, early_stopping_rounds=4, engine="ray")
+    assert (other.result.plan.layout.engine, other.result.plan.layout.workers) == ("ray", 2)
+    assert_same(other, inline)
+
+
+def assert_same(other: XGBEstimator, inline: XGBEstimator) -> None:
     assert model_of(other.get_booster()) == model_of(inline.get_booster())
     assert other.get_eval_results() == inline.get_eval_results()
     assert other.result.model.best_iteration == inline.result.model.best_iteration
     assert all(coverage.exact for coverage in other.result.coverage.values())
 
 
-@pytest.mark.ray
 def test_a_custom_objective_and_metric_work_distributed(
-    files: list[str], evaluation: DataConnector, ray_address: str
+    files: list[str], evaluation: DataConnector, four_processes: ProcessEngine
 ) -> None:
     def mean_gap(predictions: Any, labels: Any, weights: Any) -> tuple[Any, Any]:
         return np.abs(predictions - labels), np.ones(len(labels))

@@ -22,6 +22,7 @@ from shardfit.source import DataSource, Fragment
 from shardfit.sources.arrow import ArrowSource
 from shardfit.testing.tables import CATEGORICAL, FEATURES, write_unevenly
 from shardfit_xgboost import XGBEstimator, XGBScalingConfig
+from tests.shardfit.worker_processes import ProcessEngine
 from tests.shardfit_xgboost.training import ROLES, plain_matrix, table, trained
 
 TRAINING, TABLE = table(3_000), table(2_500, seed=3)
@@ -58,9 +59,8 @@ def test_predictions_are_those_of_the_booster_in_row_order(result: TrainResult, 
         np.testing.assert_array_equal(found.to_numpy(), expected)
 
 
-@pytest.mark.ray
 def test_two_workers_predict_the_same_in_memory_and_in_files(
-    result: TrainResult, files: list[str], tmp_path: Path, ray_address: str
+    result: TrainResult, files: list[str], tmp_path: Path, four_processes: ProcessEngine
 ) -> None:
     cluster: dict[str, Any] = {"engine": "ray", "workers": 2, "cpus_per_worker": 1}
     expected = predicted(result, files)
