@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -77,7 +77,7 @@ class BinnedTrainer(Trainer):
     c. `check_labels`: for each dataset, then `with_profile`: once, on the driver.
     d. `open_reference`: once an attempt, on every worker. `join`: after it, around the rest.
     e. `ingest`: once for each dataset, training data first, on every worker. `library_rows`: after it.
-    f. `fit`: once an attempt, on every worker.
+    f. `fit`: once an attempt, on every worker. `release`: once for each matrix, after it.
     """
 
     @abstractmethod
@@ -198,6 +198,13 @@ class BinnedTrainer(Trainer):
             connection: What `join` yielded.
         """
 
+    def release(self, matrix: Any) -> None:
+        """Give back what a matrix holds beside memory. Called once for each, on every worker, however the fit ended.
+
+        Args:
+            matrix: What `ingest` returned; an `ingest` that raises gives back for itself.
+        """
+
     def run_worker(
         self,
         context: WorkerContext,
@@ -208,9 +215,9 @@ class BinnedTrainer(Trainer):
     ) -> WorkerReport:
         """Bin each shard, then fit. Not for overriding."""
         reference: BinReference = settings.reference
-        matrices, coverage = {}, {}
+        coverage = {}
         opened = self.open_reference(reference, config, settings)
-        with self.join(context, meeting) as connection:
+        with self._released() as matrices, self.join(context, meeting) as connection:
             for dataset in (TRAIN, *(name for name in shards if name != TRAIN)):
                 gapless = reference.gapless.get(dataset)
                 reader = MatrixReader(
@@ -222,3 +229,13 @@ class BinnedTrainer(Trainer):
             # What decoding leaves in Arrow's pool would lie idle for as long as the fit lasts.
             pa.default_memory_pool().release_unused()
             return WorkerReport(self.fit(context, matrices, config, settings, connection), coverage)
+
+    @contextmanager
+    def _released(self) -> Iterator[dict[str, Any]]:
+        matrices: dict[str, Any] = {}
+        with ExitStack() as stack:
+            try:
+                yield matrices
+            finally:
+                for matrix in matrices.values():
+                    stack.callback(self.release, matrix)

@@ -19,6 +19,7 @@ ShardfitError
 ├── PlanError (ValueError)                    the author of a sharding strategy or scaling policy
 ├── CoverageError (RuntimeError)              rows lost or repeated: never the user's fault
 ├── InfeasibleRequestError (RuntimeError)     more than the cluster has
+├── CacheError (OSError)                      whoever keeps a worker's disk: full, over its budget, cleaned away
 ├── PluginError (RuntimeError)                the author or installer of a plugin
 │   └── DuplicateNameError (ValueError)
 ├── WorkerError (RuntimeError)                code that raised on a worker
@@ -128,6 +129,10 @@ class CoverageError(ShardfitError, RuntimeError):
 
 class InfeasibleRequestError(ShardfitError, RuntimeError):
     """The request can never be met by the cluster as it is."""
+
+
+class CacheError(ShardfitError, OSError):
+    """A worker's cache on the local disk cannot be used: the disk is full, a budget used up, or the folder removed."""
 
 
 class PluginError(ShardfitError, RuntimeError):

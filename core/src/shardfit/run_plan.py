@@ -63,7 +63,8 @@ class RunPlan:
     Args:
         job: What was asked for.
         trainer: The plugin.
-        config: The trainer's configuration.
+        config: The trainer's configuration, as it gets by with the workers' memory.
+        asked_config: What the trainer's `configure` returned.
         roles: Resolved column roles.
         casts: One a column of `roles.all`.
         request: What the scaling policy was asked.
@@ -77,6 +78,7 @@ class RunPlan:
     job: Job
     trainer: Trainer
     config: Any
+    asked_config: Any
     roles: ColumnRoles
     casts: tuple[ColumnCast, ...]
     request: ScalingRequest
@@ -137,8 +139,8 @@ def plan_run(job: Job, registry: Registry, cluster: ClusterResources) -> RunPlan
     constraints = {name: _constraints(name, source, roles) for name, source in sources.items()}
     layout, plans = plan_shards(job, registry, layout, fragments, constraints)
     datasets = {name: DatasetPlan(sources[name], fragments[name], constraints[name], plans[name]) for name in sources}
-    trainer.check_shape(config, _shape(datasets, roles))
-    memory = trainer.estimate_memory(config, _shape(datasets, roles))
+    asked_config = config
+    config, layout, memory = _fit_memory(trainer, asked_config, layout, _shape(datasets, roles))
     warnings = (
         *trainer.warnings(config, roles, layout),
         *(f"{cast.name}: {cast.note}" for cast in casts if cast.note),
@@ -146,7 +148,9 @@ def plan_run(job: Job, registry: Registry, cluster: ClusterResources) -> RunPlan
         *_memory_warnings(memory, layout),
     )
     passes = trainer.passes(config)
-    return RunPlan(job, trainer, config, roles, casts, request, layout, datasets, memory, passes, tuple(warnings))
+    return RunPlan(
+        job, trainer, config, asked_config, roles, casts, request, layout, datasets, memory, passes, tuple(warnings)
+    )
 
 
 def plan_shards(
@@ -191,9 +195,19 @@ def replan(plan: RunPlan, registry: Registry, layout: WorkerLayout) -> RunPlan:
     constraints = {name: dataset.constraints for name, dataset in plan.datasets.items()}
     layout, plans = plan_shards(plan.job, registry, layout, fragments, constraints)
     datasets = {name: replace(dataset, shard_plan=plans[name]) for name, dataset in plan.datasets.items()}
-    plan.trainer.check_shape(plan.config, _shape(datasets, plan.roles))
-    memory = plan.trainer.estimate_memory(plan.config, _shape(datasets, plan.roles))
-    return replace(plan, layout=layout, datasets=datasets, memory=memory)
+    config, layout, memory = _fit_memory(plan.trainer, plan.asked_config, layout, _shape(datasets, plan.roles))
+    return replace(plan, config=config, layout=layout, datasets=datasets, memory=memory)
+
+
+def _fit_memory(
+    trainer: Trainer, config: Any, layout: WorkerLayout, shape: DataShape
+) -> tuple[Any, WorkerLayout, Mapping[str, int]]:
+    trainer.check_shape(config, shape)
+    available = min((slot.memory for slot in layout.slots if slot.memory), default=0)
+    config, reason = trainer.within_memory(config, shape, available)
+    if reason:
+        layout = replace(layout, reasons=(*layout.reasons, reason))
+    return config, layout, trainer.estimate_memory(config, shape)
 
 
 @contextmanager

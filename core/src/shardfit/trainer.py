@@ -91,8 +91,9 @@ class Trainer(ABC):
     Calls, in order; the object is made once a run and holds no state between calls:
 
     1. `configure`: once, on the driver.
-    2. `check_evals`, `columns`: once, on the driver. `why_no_gpu`, `check_shape`, `warnings`, `estimate_memory` and
-       `passes`: on the driver, for the plan. `check_resume`: once, on the driver, where an earlier run is gone on from.
+    2. `check_evals`, `columns`: once, on the driver. `why_no_gpu`, `check_shape`, `within_memory`, `warnings`,
+       `estimate_memory` and `passes`: on the driver, for the plan. `check_resume`: once, on the driver, where an
+       earlier run is gone on from.
     3. `rendezvous`: once an attempt, on the driver, entered before the workers run and left after them.
     4. `run_worker`: once an attempt, on every worker at the same time.
     5. `collect`: once, on the driver.
@@ -154,6 +155,21 @@ class Trainer(ABC):
             shape: Size of the largest worker's shards.
         """
         return {}
+
+    def within_memory(self, config: Any, shape: DataShape, available: int) -> tuple[Any, str]:
+        """Return the configuration whose workers get by with their memory, and what was changed for that.
+
+        Called for each plan, on the driver, with what `configure` returned and not with what an earlier call did.
+
+        Args:
+            config: What `configure` returned.
+            shape: Size of the largest worker's shards.
+            available: Least bytes that a worker has; 0 where unknown.
+
+        Returns:
+            `config`, changed or not, and a sentence for the plan; empty where nothing was changed.
+        """
+        return config, ""
 
     def check_shape(self, config: Any, shape: DataShape) -> None:  # noqa: B027
         """Check that the library can hold the largest shard. Called for each plan, on the driver.

@@ -44,6 +44,7 @@ class ForgetfulTrainer(Trainer):
     columns: Any = _passed_on("columns", pickled=True)
     warnings: Any = _passed_on("warnings")
     estimate_memory: Any = _passed_on("estimate_memory")
+    within_memory: Any = _passed_on("within_memory", pickled=True)
     check_shape: Any = _passed_on("check_shape")
     why_no_gpu: Any = _passed_on("why_no_gpu")
     passes: Any = _passed_on("passes")
@@ -77,6 +78,7 @@ class ForgetfulBinnedTrainer(ForgetfulTrainer, BinnedTrainer):
     ingest: Any = _passed_on("ingest")
     library_rows: Any = _passed_on("library_rows")
     fit: Any = _passed_on("fit", pickled=True)
+    release: Any = _passed_on("release")
 
     def run_worker(
         self,

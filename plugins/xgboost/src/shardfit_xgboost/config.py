@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from shardfit.errors import InvalidArgumentError
 from shardfit.metrics import CustomMetric, Metric, metric_named
 from shardfit_xgboost.objectives import ObjectiveFacts, objective_facts
 from shardfit_xgboost.parameters import RUN_PARAMETERS, check_parameters
+from shardfit_xgboost.storage import Storage, read_storage
 
 CustomObjective = Callable[..., tuple[Any, Any]]
 
@@ -29,6 +30,7 @@ class XGBConfig:
         native_subsample: Whether the library samples instead, worker by worker.
         callbacks: XGBoost callbacks, run on every worker.
         missing: A number that counts as missing beside nulls and NaN; NaN for none.
+        storage: Where the matrices lie.
     """
 
     params: Mapping[str, Any]
@@ -41,6 +43,7 @@ class XGBConfig:
     native_subsample: bool = False
     callbacks: tuple[Any, ...] = ()
     missing: float = float("nan")
+    storage: Storage = field(default_factory=Storage)
 
     @property
     def max_bin(self) -> int:
@@ -83,6 +86,7 @@ def configure(params: Mapping[str, Any]) -> XGBConfig:
         native_subsample=native,
         callbacks=tuple(run.get("callbacks") or ()),
         missing=missing,
+        storage=read_storage(run, checked),
     )
 
 

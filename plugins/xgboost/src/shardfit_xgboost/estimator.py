@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from shardfit.columns import ColumnRoles
 from shardfit.errors import InvalidArgumentError
@@ -37,6 +37,9 @@ class XGBEstimator(BoosterEstimator):
             training stops, on all workers in the same round.
         custom_metric: A function (predictions, labels, weights) -> (numerator, denominator) over this worker's rows;
             the value is the ratio of their sums over all workers. Or a `shardfit.metrics.CustomMetric`.
+        storage: Where the matrix lies: `memory`, `disk`, or `auto` for memory unless it does not fit there. The model
+            is the same.
+        cache_folder: A folder on each worker's local disk for `disk`; its folder of temporary files if None.
         artifact_stage_location: Where the model is published; the user's own stage if None.
         seed: 0 to 2**31 - 1.
         sharding: Name of a sharding strategy; `auto` keeps groups together where there are any.
@@ -57,6 +60,8 @@ class XGBEstimator(BoosterEstimator):
         *,
         early_stopping_rounds: int | None = None,
         custom_metric: Any = None,
+        storage: Literal["auto", "memory", "disk"] = "auto",
+        cache_folder: str | None = None,
         artifact_stage_location: str | None = None,
         seed: int = 0,
         sharding: str = "auto",
@@ -72,6 +77,8 @@ class XGBEstimator(BoosterEstimator):
             "callbacks": None if callbacks is None else list(callbacks),
             "early_stopping_rounds": early_stopping_rounds,
             "custom_metric": custom_metric,
+            "storage": None if storage == "auto" else storage,
+            "cache_folder": cache_folder,
         }
         super().__init__(
             "xgboost",

@@ -14,6 +14,7 @@ import xgboost as xgb
 from shardfit.binned_trainer import BinReference
 from shardfit.interrupts import HeldInterrupt
 from shardfit.matrix_reader import MatrixReader, MatrixSpec
+from shardfit_xgboost.disk_cache import DiskCache
 from shardfit_xgboost.row_stream import Kept, RowStream, feature_names
 
 Float32Array = npt.NDArray[np.float32]
@@ -30,6 +31,7 @@ class ShardMatrix:
         outputs: Number of label columns.
         weights: float32, shape [rows], or None.
         groups: Where query groups start and the row after the last; int64, shape [groups + 1], or None.
+        cache: Where its bins lie, if not in memory.
     """
 
     data: Any
@@ -37,6 +39,7 @@ class ShardMatrix:
     outputs: int
     weights: Float32Array | None
     groups: Int64Array | None
+    cache: DiskCache | None = None
 
     @property
     def rows(self) -> int:
@@ -101,7 +104,19 @@ def ingest(
             rows, ref=reference.data, max_bin=reference.spec.max_bin, nthread=threads, enable_categorical=True
         )
     rows.check_walks()
-    matrix = _shard_matrix(data, rows.kept, reader.spec)
+    return finish(data, rows.kept, reader.spec, ranks)
+
+
+def finish(data: Any, kept: Sequence[Kept], spec: MatrixSpec, ranks: bool) -> ShardMatrix:
+    """Return a matrix of the library with what it must be told once all rows are there.
+
+    Args:
+        data: The binned matrix.
+        kept: What was kept of each batch.
+        spec: What every matrix is made with.
+        ranks: Whether the objective wants the groups.
+    """
+    matrix = _shard_matrix(data, kept, spec)
     groups, weights = matrix.groups if ranks else None, matrix.weights
     if groups is not None and matrix.rows:
         # Not batch by batch: XGBoost would begin a new group with each batch, wherever the rows were cut.

@@ -8,6 +8,7 @@ from typing import Any
 
 from shardfit.errors import InvalidArgumentError, UnknownParameterError
 from shardfit_xgboost.numbers import check_numbers
+from shardfit_xgboost.storage import STORAGE_PARAMETERS
 
 ALIASES = {
     "eta": "learning_rate",
@@ -19,7 +20,13 @@ ALIASES = {
     "num_boost_round": "n_estimators",
 }
 
-RUN_PARAMETERS = frozenset({"n_estimators", "early_stopping_rounds", "objective", "custom_metric", "callbacks"})
+RUN_PARAMETERS = STORAGE_PARAMETERS | {
+    "n_estimators",
+    "early_stopping_rounds",
+    "objective",
+    "custom_metric",
+    "callbacks",
+}
 
 BOOSTER_PARAMETERS = frozenset(
     {

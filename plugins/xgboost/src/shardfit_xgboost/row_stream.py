@@ -131,26 +131,33 @@ class RowStream(xgb.DataIter):  # type: ignore[misc]
             for batch in regroup(batches, sizes) if sizes else batches:
                 handed.append(Kept.of(batch, with_missing=looks))
                 if sizes and handed[-1].missing is not None:
-                    self._reject(batch)
+                    reject_missing(batch, self._reader)
                 yield batch
         if not handed:
             batch = self._reader.no_rows()
             handed.append(Kept.of(batch, with_missing=looks))
             yield batch
 
-    def _reject(self, batch: MatrixBatch) -> None:
-        row, feature = np.argwhere(np.isnan(batch.features))[0]
-        name = self._reader.spec.roles.features[feature]
-        raise ChangedDataError(
-            f"reading column {name!r} of dataset {self._reader.shard.dataset!r}",
-            f"no value is in row {int(batch.row_ids[row])}, and every row had one when the data was profiled",
-            "The data changed while it was read; train again.",
-        )
-
     def _end(self) -> None:
         self._whole_walks += 1
         if self._handed is not None:
             self.kept, self._handed = self._handed, None
+
+
+def reject_missing(batch: MatrixBatch, reader: MatrixReader) -> None:
+    """Check that a batch of a shard that was gapless when it was profiled lacks no value.
+
+    Raises:
+        ChangedDataError: It does; says where.
+    """
+    if not batch.features.size or not np.isnan(batch.features.min()):
+        return
+    row, feature = np.argwhere(np.isnan(batch.features))[0]
+    raise ChangedDataError(
+        f"reading column {reader.spec.roles.features[feature]!r} of dataset {reader.shard.dataset!r}",
+        f"no value is in row {int(batch.row_ids[row])}, and every row had one when the data was profiled",
+        "The data changed while it was read; train again.",
+    )
 
 
 def feature_names(spec: MatrixSpec) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
@@ -22,7 +22,7 @@ from shardfit.metrics.ranking import RankingMetric
 from shardfit.profile import Profile
 from shardfit.scaling import WorkerLayout
 from shardfit.trainer import Checkpoint, DataShape, RunSettings
-from shardfit_xgboost import matrix, rendezvous
+from shardfit_xgboost import external_memory, matrix, rendezvous
 from shardfit_xgboost.boosting import BoostingLoop
 from shardfit_xgboost.config import XGBConfig, configure
 from shardfit_xgboost.invariance import invariance_warnings
@@ -31,6 +31,7 @@ from shardfit_xgboost.library_check import check_with_library
 from shardfit_xgboost.memory import estimate_memory
 from shardfit_xgboost.model import XGBModel
 from shardfit_xgboost.resume import check_resume
+from shardfit_xgboost.storage import choose_storage
 
 Float32Array = npt.NDArray[np.float32]
 
@@ -92,12 +93,22 @@ class XGBTrainer(BinnedTrainer):
         """Return the parts of a worker's peak memory."""
         return estimate_memory(config, shape)
 
+    def within_memory(self, config: XGBConfig, shape: DataShape, available: int) -> tuple[XGBConfig, str]:
+        """Return the configuration with the matrix in memory where it fits there, else on the disk."""
+        return choose_storage(config, available, lambda tried: sum(estimate_memory(tried, shape).values()))
+
+    def why_no_gpu(self, config: XGBConfig) -> str | None:
+        """Return a reason where the matrix is to lie on the disk."""
+        on_disk = config.storage.asked == "disk"
+        return "CPUs only: with storage='disk' the matrix is read from the local disk by the CPUs." if on_disk else None
+
     def passes(self, config: XGBConfig) -> int:
         """Return 4, the most: the profile, and the three walks of XGBoost.
 
-        Shards of several batches are read in fewer: 2 where no value is missing, else 3; see `row_stream`.
+        Shards of several batches are read in fewer: 2 where no value is missing, else 3; see `row_stream`. With the
+        matrix on the disk it is 3, or 2 where no value is missing.
         """
-        return 4
+        return 3 if config.storage.on_disk else 4
 
     def max_bin(self, config: XGBConfig) -> int:
         """Return the parameter `max_bin`."""
@@ -151,9 +162,11 @@ class XGBTrainer(BinnedTrainer):
         reference: matrix.LibraryReference,
         config: XGBConfig,
     ) -> matrix.ShardMatrix:
-        """Return a QuantileDMatrix."""
+        """Return a QuantileDMatrix, or one whose bins lie on the disk."""
         ranks = config.objective.ranks or config.custom_objective is not None
         gpu = context.slot.gpus > 0
+        if config.storage.on_disk and not gpu:
+            return external_memory.ingest(reader, reference, context.slot.cpus, ranks, config.storage)
         return matrix.ingest(reader, reference, context.slot.cpus, ranks, on_gpu=gpu)
 
     def library_rows(self, matrix: matrix.ShardMatrix) -> int:
@@ -169,7 +182,19 @@ class XGBTrainer(BinnedTrainer):
         connection: None,
     ) -> XGBModel | None:
         """Boost."""
-        return BoostingLoop(context, matrices, config, settings).run()
+        with ExitStack() as stack:
+            for matrix in matrices.values():
+                if matrix.cache is not None:
+                    stack.enter_context(matrix.cache.explained())
+            return BoostingLoop(context, matrices, config, settings).run()
+
+    def release(self, matrix: matrix.ShardMatrix) -> None:
+        """Remove what lies on the disk."""
+        if matrix.cache is not None:
+            # The library removes its files with its matrix, and complains where they are gone before it.
+            with xgb.config_context(verbosity=0):
+                matrix.data.__del__()
+            matrix.cache.close()
 
     def collect(self, values: Sequence[XGBModel | None]) -> XGBModel:
         """Return worker 0's model; every worker ends with the same one."""
