@@ -2,8 +2,8 @@
 
     sudo python scripts/memory_group.py 1G -- python -m examples.flights
 
-Page cache counts, too, but is given back before the limit hurts. Where the limit is reached all the same, the kernel kills
-a process of the group. Needs Linux and root.
+Page cache counts, too, but is given back before the limit hurts. Where the limit is reached all the same, the kernel
+kills a process of the group. Needs Linux and root.
 """
 
 from __future__ import annotations
@@ -68,14 +68,15 @@ class MemoryGroup:
 
     def stop(self) -> None:
         """Kill every process of the group and wait until they are gone."""
+        for process in self.started:
+            # It may not have joined yet.
+            process.kill()
+            process.wait()
         deadline = time.monotonic() + _STOP_SECONDS
         while (pids := (self.path / "cgroup.procs").read_text().split()) and time.monotonic() < deadline:
             for pid in pids:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(int(pid), signal.SIGKILL)
-            for process in self.started:
-                # One that nobody waits for stays in the group.
-                process.poll()
             time.sleep(0.05)
 
 
