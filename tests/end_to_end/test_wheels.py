@@ -17,7 +17,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+# One process builds the wheels and the environment of the core once for all tests.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.xdist_group("wheels")]
 
 ROOT = Path(__file__).parents[2]
 DISTRIBUTIONS = {

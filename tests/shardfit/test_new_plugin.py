@@ -16,6 +16,7 @@ from shardfit.cli import app
 from shardfit.errors import InvalidArgumentError
 from shardfit.new_plugin import PLUGIN_KINDS, write_plugin
 
+ROOT = Path(__file__).parents[2]
 PROVIDES = {
     "trainer": "trainers",
     "source": "sources",
@@ -25,8 +26,8 @@ PROVIDES = {
 }
 
 
-def pretend_to_install(package: Path) -> dict[str, str]:
-    """The environment of a process in which `package` is installed: its code and its metadata are on the path."""
+def pretend_to_install(package: Path) -> str:
+    """Make `package` installed where what this returns is on the path: its code and its metadata."""
     project = tomllib.loads((package / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     information = package / "src" / f"{project['name'].replace('-', '_')}-{project['version']}.dist-info"
     information.mkdir()
@@ -36,7 +37,7 @@ def pretend_to_install(package: Path) -> dict[str, str]:
     )
     entries = "".join(f"{name} = {value}\n" for name, value in project["entry-points"]["shardfit"].items())
     (information / "entry_points.txt").write_text(f"[shardfit]\n{entries}")
-    return {**os.environ, "PYTHONPATH": str(package / "src")}
+    return str(package / "src")
 
 
 def run(arguments: list[str], folder: Path, environ: dict[str, str]) -> str:
@@ -46,33 +47,38 @@ def run(arguments: list[str], folder: Path, environ: dict[str, str]) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "kind", [pytest.param(kind, marks=pytest.mark.ray) if kind == "trainer" else kind for kind in PLUGIN_KINDS]
-)
-def test_a_new_plugin_is_found_and_passes_its_kit(tmp_path: Path, kind: str) -> None:
-    write_plugin("own-thing", kind, tmp_path)
-    package = tmp_path / "shardfit-own-thing"
-    environ = pretend_to_install(package)
+def test_new_plugins_are_found_and_pass_their_kits(tmp_path: Path) -> None:
+    for kind in PLUGIN_KINDS:
+        write_plugin(f"own-{kind}", kind, tmp_path)
+    packages = [tmp_path / f"shardfit-own-{kind}" for kind in PLUGIN_KINDS]
+    path = os.pathsep.join([*map(pretend_to_install, packages), str(ROOT)])
+    environ = {**os.environ, "PYTHONPATH": path}
     listed = run(["-c", "from shardfit.cli import main; main()", "plugins", "--json"], tmp_path, environ)
-    (found,) = [plugin for plugin in json.loads(listed)["plugins"] if plugin["name"] == "own-thing"]
-    assert (found["error"], found["provides"][PROVIDES[kind]]) == ("", ["own-thing"])
-    report = run(["-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider"], package, environ)
-    assert " passed" in report
-    assert "failed" not in report
+    found = {plugin["name"]: plugin for plugin in json.loads(listed)["plugins"]}
+    for kind in PLUGIN_KINDS:
+        plugin = found[f"own-{kind}"]
+        assert (plugin["error"], plugin["provides"][PROVIDES[kind]]) == ("", [f"own-{kind}"])
+    # The trainer's kit would start a Ray cluster, as that of the example `shardfit-sklearn` does.
+    options = ["-q", "-W", "error", "-p", "no:cacheprovider", "-p", "tests.shardfit.lent_processes", "-rA"]
+    report = run(["-m", "pytest", *options, *(str(package / "tests") for package in packages)], tmp_path, environ)
+    assert "FAILED" not in report
+    for package in packages:
+        assert f"PASSED {package.name}/tests" in report
 
 
-@pytest.mark.parametrize("kind", PLUGIN_KINDS)
-def test_what_is_written_is_typed_formatted_and_whole(tmp_path: Path, kind: str) -> None:
-    written = write_plugin("own-thing", kind, tmp_path)
+def test_what_is_written_is_typed_formatted_and_whole(tmp_path: Path) -> None:
+    written = [path for kind in PLUGIN_KINDS for path in write_plugin(f"own-{kind}", kind, tmp_path)]
     assert [path for path in written if "$" in path.read_text(encoding="utf-8")] == []
-    package, environ = tmp_path / "shardfit-own-thing", dict(os.environ)
-    run(["-m", "ruff", "check", "--isolated", "--select=ANN,E,F,I,UP", "--ignore=ANN401,E501"], package, environ)
-    run(["-m", "ruff", "format", "--isolated", "--check", "--line-length=120"], package, environ)
-    settings, sources = Path(__file__).parents[2] / "pyproject.toml", str(package / "src")
+    packages, environ = [tmp_path / f"shardfit-own-{kind}" for kind in PLUGIN_KINDS], dict(os.environ)
+    for package in packages:
+        run(["-m", "ruff", "check", "--isolated", "--select=ANN,E,F,I,UP", "--ignore=ANN401,E501"], package, environ)
+        run(["-m", "ruff", "format", "--isolated", "--check", "--line-length=120"], package, environ)
+    # All at once, because reading the types of the core takes longer than all the rest.
+    sources = [str(package / "src") for package in packages]
     run(
-        ["-m", "mypy", "--config-file", str(settings), "--cache-dir", str(tmp_path / "cache"), sources],
+        ["-m", "mypy", "--config-file", str(ROOT / "pyproject.toml"), "--cache-dir", str(tmp_path / "cache"), *sources],
         tmp_path,
-        {**environ, "MYPYPATH": sources},
+        {**environ, "MYPYPATH": os.pathsep.join(sources)},
     )
 
 
