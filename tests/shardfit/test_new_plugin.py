@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -63,7 +64,8 @@ def test_new_plugins_are_found_and_pass_their_kits(tmp_path: Path) -> None:
     report = run(["-m", "pytest", *options, *(str(package / "tests") for package in packages)], tmp_path, environ)
     assert "FAILED" not in report
     for package in packages:
-        assert f"PASSED {package.name}/tests" in report
+        (tests,) = (package / "tests").glob("test_*.py")
+        assert re.search(rf"^PASSED \S*{tests.name}::", report, re.MULTILINE)
 
 
 def test_what_is_written_is_typed_formatted_and_whole(tmp_path: Path) -> None:
