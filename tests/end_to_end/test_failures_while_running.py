@@ -305,9 +305,11 @@ def test_a_killed_ray_worker_costs_an_attempt_and_not_the_model(
 def check_killed(pid: Callable[[], int], killed: int, every: int | None, tmp_path: Path, undisturbed: Any) -> None:
     gate = tmp_path / "gate"
     events: list[Event] = []
+    attacked: list[int] = []
 
     def kill() -> None:
-        os.kill(pid(), signal.SIGKILL)
+        attacked.append(pid())
+        os.kill(attacked[0], signal.SIGKILL)
         gate.touch()
 
     estimator = fitted(
@@ -325,6 +327,7 @@ def check_killed(pid: Callable[[], int], killed: int, every: int | None, tmp_pat
     (lost,) = [event for event in events if isinstance(event, WorkerLost)]
     assert f"worker {killed}" in lost.reason
     assert (lost.worker, lost.node) == (killed, estimator.result.plan.layout.slots[killed].node)
+    assert (lost.pid, lost.phase, lost.cause) == (attacked[0], "fit", "killed")
     stored = [event.step for event in events if isinstance(event, CheckpointStored) and event.attempt == 1]
     rounds = [event.round for event in events if isinstance(event, MetricsReported) and event.attempt == 2]
     assert stored == ([2, 4] if every else [])

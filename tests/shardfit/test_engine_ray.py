@@ -200,24 +200,41 @@ def die_or_miss_the_peer(context: WorkerContext, die: Callable[[], None]) -> Non
     raise CollectiveError("connection reset by peer")
 
 
-@pytest.mark.parametrize("die", [be_killed, crash])
+@pytest.mark.parametrize(("die", "cause", "signal_name"), [(be_killed, "killed", ""), (crash, "crashed", "SIGSEGV")])
 def test_a_killed_worker_is_reported_as_lost_and_not_as_the_broken_collective_of_its_peer(
-    group: WorkerGroup, die: Callable[[], None]
+    group: WorkerGroup, die: Callable[[], None], cause: str, signal_name: str
 ) -> None:
     pid = pids_of(group)[1]
+    events: list[Event] = []
     with pytest.raises(WorkerLostError, match="worker 1 on node") as caught:
-        group.run(die_or_miss_the_peer, [(die,), (die,)], ignore)
+        group.run(die_or_miss_the_peer, [(die,), (die,)], events.append)
     assert f"pid {pid}" in str(caught.value)
-    assert "process has died" in caught.value.found
+    assert (caught.value.cause, caught.value.signal, caught.value.pid) == (cause, signal_name, pid)
+    # Told by the group itself, before it has stopped the others.
+    assert [(event.name, getattr(event, "cause", "")) for event in events] == [("WorkerLost", cause)]
 
 
 def leave(context: WorkerContext) -> None:
     os._exit(42)
 
 
-def test_the_exit_code_of_a_lost_worker_is_told(group: WorkerGroup) -> None:
+def test_a_worker_that_leaves_without_a_word_is_lost(group: WorkerGroup) -> None:
     with pytest.raises(WorkerLostError, match="exit"):
         group.run(leave, [(), ()], ignore)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_worker_that_is_stopped_is_given_up_and_ended(group: WorkerGroup, rank: int) -> None:
+    pids = pids_of(group)
+
+    def on_event(event: Event) -> None:
+        if event.name == "Progress":
+            os.kill(pids[rank], signal.SIGSTOP)
+
+    with pytest.raises(WorkerLostError, match=f"worker {rank} .*stopped") as caught:
+        group.run(wait_for_the_wish, [(), ()], on_event)
+    assert caught.value.cause == "frozen"
+    assert not any(map(process_exists, pids))
 
 
 def test_what_can_not_be_pickled_is_refused_before_it_is_sent(group: WorkerGroup) -> None:

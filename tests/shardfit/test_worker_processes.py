@@ -110,9 +110,9 @@ def end(context: WorkerContext, how: str) -> None:
     time.sleep(60)
 
 
-@pytest.mark.parametrize(("how", "reason"), [("signal", r"signal 9 \(SIGKILL\)"), ("exit", "exit code 3")])
+@pytest.mark.parametrize(("how", "reason"), [("signal", "killed by SIGKILL"), ("exit", "exit code 3")])
 def test_a_process_that_ends_is_a_lost_worker(group: WorkerGroup, how: str, reason: str) -> None:
-    with pytest.raises(WorkerLostError, match=rf"worker 1 on node here .*: it is gone: .*{reason}") as caught:
+    with pytest.raises(WorkerLostError, match=rf"worker 1 on node here .*: it .*{reason}") as caught:
         group.run(end, [(how,)] * 2, ignore)
     assert (caught.value.rank, caught.value.node) == (1, "here")
 

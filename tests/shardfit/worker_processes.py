@@ -28,8 +28,9 @@ from shardfit.engines import discovery
 from shardfit.engines.failures import Failure
 from shardfit.engines.machine import LOCAL_ADDRESS
 from shardfit.engines.task_runner import Outcome, TaskRunner
-from shardfit.engines.watch import Watch
-from shardfit.errors import InvalidArgumentError, WorkerError, WorkerLostError
+from shardfit.engines.vitals import Vitals, WorkerPlace, look_at
+from shardfit.engines.watch import Gone, Watch
+from shardfit.errors import InvalidArgumentError, WorkerError
 from shardfit.events import EventSink
 from shardfit.scaling import ClusterResources, Node, WorkerLayout, WorkerSlot
 
@@ -114,7 +115,7 @@ class ProcessGroup(WorkerGroup):
         self.layout = layout
         self._numbers = itertools.count()
         self._answers: dict[_Request, Any] = {}
-        self._lost: dict[int, Failure] = {}
+        self._lost: dict[int, Gone] = {}
         self._sending = threading.Lock()
         self._lines: list[Any] = []
         self._workers: list[Any] = []
@@ -190,7 +191,7 @@ class ProcessGroup(WorkerGroup):
         return found
 
     def answer(self, rank: int, request: _Request) -> Any:
-        """Return the answer to a request that is ready, or a `Failure` that says what became of the worker."""
+        """Return the answer to a request that is ready, or a `Failure`, or `Gone` where there is no worker any more."""
         if request not in self._answers:
             return self._lost[rank]
         answer = self._answers.pop(request)
@@ -198,6 +199,17 @@ class ProcessGroup(WorkerGroup):
             where = f"passing values to or from {self.describe(rank)}"
             return Failure(rank, WorkerError(where, answer.why, "They must be possible to pickle and to import there."))
         return answer
+
+    def examine(self, rank: int, said: str) -> Vitals:
+        """Return what this machine knows of a worker's process."""
+        code = self._workers[rank].exitcode
+        if code is None:
+            return look_at(WorkerPlace(self.pids[rank], LOCAL_ADDRESS))
+        return Vitals(signal=signal.Signals(-code).name) if code < 0 else Vitals(exit_code=code)
+
+    def place(self, rank: int) -> tuple[str, int]:
+        """Return the name of a worker's node and the number of its process."""
+        return self.layout.slots[rank].node, self.pids[rank]
 
     def describe(self, rank: int) -> str:
         """Return a worker's rank, node and process for people."""
@@ -229,10 +241,7 @@ class ProcessGroup(WorkerGroup):
                     self._answers[_Request(rank, number)] = _Refused(f"{type(error).__name__}: {error}")
         except (EOFError, ConnectionResetError):
             self._workers[rank].join(_REASON_SECONDS)
-            lost = WorkerLostError(
-                f"running {self.describe(rank)}", f"it is gone: {_reason(self._workers[rank].exitcode)}"
-            )
-            self._lost[rank] = Failure(rank, lost.at(rank, self.layout.slots[rank].node), seen_lost=True)
+            self._lost[rank] = Gone("its connection ended")
 
 
 def _start_server() -> None:
@@ -241,14 +250,6 @@ def _start_server() -> None:
         patch.setenv("OMP_NUM_THREADS", "1")
         _processes.set_forkserver_preload(PRELOADED)
         multiprocessing.forkserver.ensure_running()
-
-
-def _reason(exit_code: int | None) -> str:
-    if exit_code is None:
-        return "it closed its connection"
-    if exit_code < 0:
-        return f"killed by signal {-exit_code} ({signal.Signals(-exit_code).name})"
-    return f"it ended with exit code {exit_code}"
 
 
 def _serve(line: Any, slot: WorkerSlot, world_size: int, attempt: int, environ: Mapping[str, str]) -> None:

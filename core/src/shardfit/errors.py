@@ -35,7 +35,9 @@ ShardfitError
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any, Literal, Self
+
+LossCause = Literal["", "killed", "crashed", "exited", "out of memory", "node gone", "frozen", "silent", "stalled"]
 
 
 class ShardfitError(Exception):
@@ -156,10 +158,22 @@ class WorkerLostError(ShardfitError, ConnectionError):
     Attributes:
         rank: Of the worker; -1 where it is not known.
         node: Name of its node; empty where it is not known.
+        cause: One of `LossCause`; empty where it is not known.
+        pid: Of its process; 0 where it is not known.
+        phase: What it was doing; empty where it is not known.
+        exit_code: Of its process, where it is known.
+        signal: Name of the signal that ended it, where it is known.
+        log: Last lines of its log.
     """
 
     rank: int = -1
     node: str = ""
+    cause: LossCause = ""
+    pid: int = 0
+    phase: str = ""
+    exit_code: int | None = None
+    signal: str = ""
+    log: tuple[str, ...] = ()
 
     def at(self, rank: int, node: str) -> Self:
         """Return the error itself, which now says where.
@@ -169,6 +183,20 @@ class WorkerLostError(ShardfitError, ConnectionError):
             node: Name of its node.
         """
         self.rank, self.node = rank, node
+        return self
+
+    def because(
+        self,
+        cause: LossCause,
+        pid: int = 0,
+        phase: str = "",
+        exit_code: int | None = None,
+        signal: str = "",
+        log: tuple[str, ...] = (),
+    ) -> Self:
+        """Return the error itself, which now says why; see the attributes."""
+        self.cause, self.pid, self.phase = cause, pid, phase
+        self.exit_code, self.signal, self.log = exit_code, signal, log
         return self
 
 

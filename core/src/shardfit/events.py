@@ -147,17 +147,30 @@ class CheckpointStored(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerLost(Event):
-    """A worker died.
+    """A worker died, or was given up.
 
     Args:
         worker: Rank, or -1 where unknown.
         node: Name of its node, or empty where unknown.
-        reason: Why, as far as known.
+        reason: Why, as far as known, for people.
+        pid: Its process on that node, or 0 where unknown.
+        phase: What it was doing, or empty where unknown.
+        cause: `killed`, `crashed`, `exited`, `out of memory`, `node gone`, `frozen`, `silent`, `stalled`, or empty
+            where unknown.
+        exit_code: Code that its process ended with, where known.
+        signal: Name of the signal that ended it, where known.
+        log: Last lines of its log.
     """
 
     worker: int
     node: str
     reason: str
+    pid: int = 0
+    phase: str = ""
+    cause: str = ""
+    exit_code: int | None = None
+    signal: str = ""
+    log: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,6 +14,7 @@ from typing import Any, Literal, Self
 
 from shardfit.artifacts import ArtifactStore
 from shardfit.coverage import DatasetCoverage
+from shardfit.engines.losses import loss_event
 from shardfit.errors import RunCancelledError, WorkerLostError
 from shardfit.events import (
     ArtifactStored,
@@ -105,6 +106,7 @@ class Run:
         earlier = self.checkpoint.metrics if self.checkpoint else {}
         self._history: dict[str, dict[int, float]] = {name: dict(values) for name, values in earlier.items()}
         self._stored: list[str] = []
+        self._told_lost = 0
         self._plan: RunPlan | None = None
         self._result: TrainResult | None = None
 
@@ -158,6 +160,8 @@ class Run:
         if isinstance(event, CheckpointOffered):
             self._store_checkpoint(event)
             return
+        if isinstance(event, WorkerLost):
+            self._told_lost = self.attempt
         if isinstance(event, MetricsReported):
             for name, value in event.metrics.items():
                 self._history.setdefault(name, {})[event.round] = value
@@ -211,7 +215,8 @@ class Run:
         Raises:
             WorkerLostError: There were as many attempts as the job allows.
         """
-        self.emit(WorkerLost(worker=error.rank, node=error.node, reason=str(error)))
+        if self._told_lost != self.attempt:
+            self.emit(loss_event(error))
         if self.attempt >= self._job.max_attempts:
             raise error
         self.attempt += 1

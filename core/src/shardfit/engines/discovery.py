@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import sys
 from collections.abc import Mapping
 from importlib.util import find_spec
@@ -11,12 +10,12 @@ from pathlib import Path
 from typing import Literal
 
 from shardfit.engine import Engine
+from shardfit.engines.addresses import answers
 from shardfit.engines.inline import InlineEngine
 from shardfit.errors import InfeasibleRequestError, InvalidArgumentError
 from shardfit.scaling import ClusterResources
 
 ADDRESS_VARIABLE = "RAY_ADDRESS"
-_CONNECT_SECONDS = 1.0
 
 
 def current_resources(
@@ -126,13 +125,3 @@ def _running_here(environ: Mapping[str, str]) -> str | None:
         return None
     # The file outlives a cluster that was killed.
     return address if find_spec("ray") is not None and answers(address) else None
-
-
-def answers(address: str) -> bool:
-    """Return whether something listens at `address`, a host and a port; waits a second at most."""
-    host, _, port = address.rpartition(":")
-    try:
-        with socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_SECONDS):
-            return True
-    except (OSError, ValueError, OverflowError):
-        return False

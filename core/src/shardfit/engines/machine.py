@@ -42,7 +42,7 @@ def usable_cpus(root: Path = Path("/")) -> int:
 def cpu_quota(root: Path = Path("/")) -> float:
     """Return the CPUs that control groups allow, infinity where nothing limits them."""
     quotas = [math.inf]
-    for folder in _control_groups(root, "cpu"):
+    for folder in control_groups(root, "cpu"):
         words = _words(folder / "cpu.max")
         if not words:
             words = [*_words(folder / "cpu.cfs_quota_us"), *_words(folder / "cpu.cfs_period_us")]
@@ -108,12 +108,12 @@ def _physical_memory(root: Path) -> int:
 
 
 def _memory_limits(root: Path) -> Iterator[list[str]]:
-    for folder in _control_groups(root, "memory"):
+    for folder in control_groups(root, "memory"):
         yield _words(folder / "memory.max")
         yield _words(folder / "memory.limit_in_bytes")
 
 
-def _control_groups(root: Path, controller: str) -> Iterator[Path]:
+def control_groups(root: Path, controller: str) -> Iterator[Path]:
     """Yield the folders of every control group that this process is in, from its own up to the topmost."""
     mount = root / "sys/fs/cgroup"
     for line in _lines(root / "proc/self/cgroup"):

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from shardfit.engines.addresses import answers
 from shardfit.engines.machine import LOCAL_NODE
 from shardfit.errors import InfeasibleRequestError
 from shardfit.scaling import Node, WorkerLayout
@@ -21,12 +22,19 @@ class Member:
         address: Address that the other nodes reach it by.
         resources: `CPU` and `GPU` in numbers, `memory` in bytes; what is missing is 0.
         name: What layouts call it; from address and id where empty.
+        port: Where the cluster's own process on it listens; 0 where unknown.
     """
 
     identity: str
     address: str
     resources: Mapping[str, float]
     name: str = ""
+    port: int = 0
+
+    @property
+    def answers(self) -> bool:
+        """Whether something listens there now; waits a second at most."""
+        return answers(f"{self.address}:{self.port}")
 
     @property
     def node(self) -> Node:
@@ -80,6 +88,26 @@ def place(layout: WorkerLayout, members: Sequence[Member], here: str) -> list[st
                     f"Ask for fewer workers or fewer {kind}s each, or add nodes.",
                 )
     return [nodes[slot.node].identity for slot in layout.slots]
+
+
+def occupied(
+    workers: int, waiting: int, deadline_s: float, free: Mapping[str, float], total: Mapping[str, float]
+) -> InfeasibleRequestError:
+    """Return the error for workers that did not start, since something else has their CPUs or GPUs.
+
+    Args:
+        workers: How many were to start.
+        waiting: How many of them did not.
+        deadline_s: Seconds that were waited.
+        free: Resource -> what nobody uses now.
+        total: Resource -> what the cluster has.
+    """
+    kinds = " and ".join(f"{free.get(kind, 0):g} of {total.get(kind, 0):g} {kind}s" for kind in ("CPU", "GPU"))
+    return InfeasibleRequestError(
+        f"starting {workers} workers",
+        f"{waiting} of them did not start within {deadline_s:g} s; {kinds} are free beside those that did",
+        "Something else occupies the cluster: end it, or ask for fewer workers or fewer CPUs each.",
+    )
 
 
 def _sortable(address: str) -> tuple[int, int, str]:

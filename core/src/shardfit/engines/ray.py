@@ -6,31 +6,32 @@ poll, and waits for the polls and the results together, so it learns of everythi
 
 from __future__ import annotations
 
-import itertools
 import logging
 import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
 import ray
-from ray.exceptions import ActorUnschedulableError, GetTimeoutError, RayActorError, RayError, RayTaskError
+from ray.exceptions import ActorUnschedulableError, RayActorError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from shardfit.engine import Engine, Result, Shared, WorkerGroup
-from shardfit.engines.discovery import answers, find_cluster, has_token
+from shardfit.engines.addresses import answers
+from shardfit.engines.discovery import find_cluster, has_token
 from shardfit.engines.failures import Failure, reason_of_death
 from shardfit.engines.machine import LOCAL_NODE, process_exists, this_machine
-from shardfit.engines.placement import Member, in_order, place
-from shardfit.engines.task_runner import EventBatch, Outcome, TaskRunner
-from shardfit.engines.watch import Watch
+from shardfit.engines.placement import Member, in_order, occupied, place
+from shardfit.engines.ray_blocks import Block, blocks_of
+from shardfit.engines.ray_worker import CALLS_AT_ONCE, RayWorker
+from shardfit.engines.vitals import Vitals, WorkerPlace, end_process, look_at
+from shardfit.engines.watch import Gone, Watch
 from shardfit.errors import (
-    DataError,
     InfeasibleRequestError,
     InvalidArgumentError,
     UnreadableSourceError,
@@ -38,16 +39,13 @@ from shardfit.errors import (
     WorkerLostError,
 )
 from shardfit.events import EventSink
-from shardfit.scaling import ClusterResources, WorkerLayout, WorkerSlot
+from shardfit.scaling import ClusterResources, WorkerLayout
 
-_POLL_SECONDS = 1.0
 _STOP_SECONDS = 5.0
 _REASON_SECONDS = 1.5
-# The task, a poll for events, and two short calls beside them.
-_CALLS_AT_ONCE = 4
+_LOOK_SECONDS, _LOOK_AFTER_SECONDS = 4.0, 1.5  # For another process of the node to look at a silent, or a gone, one.
 
-# Address of the local cluster that this process started, which ends with it.
-_started_address: str | None = None
+_started_address: str | None = None  # Of the local cluster that this process started, which ends with it.
 _connecting = threading.Lock()  # Ray cannot be initialized by two threads at once.
 
 
@@ -75,6 +73,7 @@ class RayEngine(Engine):
     def __init__(self, environ: Mapping[str, str], start_deadline_s: float = 60.0) -> None:
         self._environ = environ
         self._start_deadline_s = start_deadline_s
+        self._suspects: set[str] = set()
 
     def connect(self) -> None:
         """Connect to the cluster, or start a local one; nothing if this process is connected.
@@ -110,7 +109,11 @@ class RayEngine(Engine):
     def resources(self) -> ClusterResources:
         """Return the nodes that are alive, by address."""
         self.connect()
-        return ClusterResources(tuple(member.node for member in _members()), engine="ray")
+        members = _members()
+        # A host that is stopped accepts connections and does nothing else.
+        self._suspects = {node for node in self._suspects if not _works(node)} if self._suspects else set()
+        there = [member.node for member in members if member.identity not in self._suspects]
+        return ClusterResources(tuple(there), engine="ray")
 
     def start(self, layout: WorkerLayout, attempt: int = 1) -> RayGroup:
         """Start one worker a slot and wait until all are there; see `Engine.start`.
@@ -120,43 +123,16 @@ class RayEngine(Engine):
             WorkerLostError: A node went away meanwhile.
         """
         self.connect()
-        nodes = place(layout, _members(), str(ray.get_runtime_context().get_node_id()))
-        group = RayGroup(layout)
+        members = _members()
+        nodes = place(layout, members, str(ray.get_runtime_context().get_node_id()))
+        known = {member.identity: member for member in members}
+        group = RayGroup(layout, [known[node] for node in nodes], self._suspects)
         try:
-            group.start(nodes, attempt, self._start_deadline_s)
+            group.start(attempt, self._start_deadline_s)
         except BaseException:
             group.stop()
             raise
         return group
-
-
-@dataclass(frozen=True, slots=True)
-class _Identity:
-    pid: int
-    address: str
-
-
-class _Worker:
-    """The actor: a `TaskRunner` that the driver can call."""
-
-    def __init__(self, slot: WorkerSlot, world_size: int, attempt: int, python_path: Sequence[str]) -> None:
-        # Ray leaves alone what it inherits from the shell that started the node.
-        os.environ["OMP_NUM_THREADS"] = str(slot.cpus)
-        # A user's own modules, where the nodes share a file system; after everything that is installed.
-        sys.path.extend(path for path in python_path if path not in sys.path)
-        self._runner = TaskRunner(slot, world_size, attempt)
-
-    def identify(self) -> _Identity:
-        return _Identity(os.getpid(), ray.util.get_node_ip_address())
-
-    def next_events(self) -> EventBatch:
-        return self._runner.next_events(_POLL_SECONDS)
-
-    def ask_to_stop(self) -> None:
-        self._runner.ask_to_stop()
-
-    def run(self, task: Callable[..., Any], *arguments: Any) -> Outcome:
-        return self._runner.run(task, arguments)
 
 
 class RayGroup(WorkerGroup):
@@ -164,42 +140,51 @@ class RayGroup(WorkerGroup):
 
     Args:
         layout: Where they run.
+        members: Each slot's node.
+        suspects: Ids of nodes that do not answer; added to.
     """
 
-    def __init__(self, layout: WorkerLayout) -> None:
+    def __init__(self, layout: WorkerLayout, members: Sequence[Member], suspects: set[str]) -> None:
         self.layout = layout
+        self._members = tuple(members)
+        self._suspects = suspects
+        self._hanging: set[int] = set()
         self._actors: list[Any] = []
-        self._identities: list[_Identity] = []
+        self._places: list[WorkerPlace] = []
 
     @property
     def address(self) -> str:
         """Address of the driver's machine within the cluster."""
         return str(ray.util.get_node_ip_address())
 
-    def start(self, nodes: Sequence[str], attempt: int, deadline_s: float) -> None:
+    def start(self, attempt: int, deadline_s: float) -> None:
         """Start the actors and wait for them. Called once, by the engine.
 
         Args:
-            nodes: Ray's id of each slot's node.
             attempt: 1 for the first try.
             deadline_s: Seconds to wait for CPUs and GPUs that are occupied.
         """
-        actor_class = ray.remote(_Worker)
+        actor_class = ray.remote(RayWorker)
         path = [os.path.abspath(entry) for entry in sys.path]  # noqa: PTH100 - entries may be empty: the current folder
-        for slot, node in zip(self.layout.slots, nodes, strict=True):
+        for slot, member in zip(self.layout.slots, self._members, strict=True):
             options = actor_class.options(
                 num_cpus=slot.cpus,
                 num_gpus=slot.gpus,
-                max_concurrency=_CALLS_AT_ONCE,
-                scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False),
+                max_concurrency=CALLS_AT_ONCE,
+                scheduling_strategy=NodeAffinitySchedulingStrategy(member.identity, soft=False),
             )
-            self._actors.append(options.remote(slot, self.layout.workers, attempt, path))
+            self._actors.append(options.remote(slot, self.layout.workers, attempt, path, member.address))
         replies = [actor.identify.remote() for actor in self._actors]
         _, waiting = ray.wait(replies, num_returns=len(replies), timeout=deadline_s, fetch_local=False)
         if waiting:
-            raise self._occupied(len(waiting), deadline_s)
+            for rank, reply in enumerate(replies):
+                if reply in waiting and not self._members[rank].answers:
+                    error = WorkerLostError(f"starting {self.describe(rank)}", "its node does not answer")
+                    raise error.at(rank, self.layout.slots[rank].node).because("node gone")
+            free, total = ray.available_resources(), ray.cluster_resources()
+            raise occupied(self.layout.workers, len(waiting), deadline_s, free, total)
         for rank, reply in enumerate(replies):
-            self._identities.append(self._identity(rank, reply))
+            self._places.append(self._place(rank, reply))
 
     def share(self, value: object) -> Shared:
         """Put `value` into the object store once. Arrow tables reach every worker of a node without a copy."""
@@ -232,8 +217,13 @@ class RayGroup(WorkerGroup):
         deadline = time.monotonic() + _STOP_SECONDS
         for actor in actors:
             ray.kill(actor, no_restart=True)
-        ray.wait([actor.identify.remote() for actor in actors], num_returns=len(actors), timeout=_STOP_SECONDS)
-        here = [identity.pid for identity in self._identities if identity.address == self.address]
+        # A stopped process hears nothing of it.
+        for rank in self._hanging:
+            self._beside(rank, end_process)
+        reached = zip(actors, self._members, strict=False)
+        if asked := [actor.identify.remote() for actor, node in reached if node.identity not in self._suspects]:
+            ray.wait(asked, num_returns=len(asked), timeout=_STOP_SECONDS)
+        here = [place.pid for place in self._places if place.address == self.address]
         while any(process_exists(pid) for pid in here) and time.monotonic() < deadline:
             time.sleep(0.02)
 
@@ -261,27 +251,47 @@ class RayGroup(WorkerGroup):
             where = f"passing values to or from {self.describe(rank)}"
             return Failure(rank, WorkerError(where, str(error), "They must be possible to pickle and to import there."))
         except RayError as error:
-            lost = WorkerLostError(
-                f"running {self.describe(rank)}", f"it is gone: {reason_of_death(str(self._latest(rank, error)))}"
-            )
-            return Failure(rank, lost.at(rank, self.layout.slots[rank].node), seen_lost=True)
+            return Gone(reason_of_death(str(self._latest(rank, error))))
+
+    def examine(self, rank: int, said: str) -> Vitals:
+        """Return what other processes of a worker's node see of it, and remember what does not answer."""
+        if "memory running low" in said or "OutOfMemory" in said:
+            return Vitals(said=said, oom_kill="engine")
+        if self._members[rank].answers:
+            try:
+                seen = self._beside(rank, look_at, _LOOK_AFTER_SECONDS if said else _LOOK_SECONDS)
+                vitals: Vitals = replace(seen, said=said)
+                self._hanging |= set() if vitals.gone else {rank}
+                return vitals
+            except RayError:
+                if said:
+                    return Vitals(said=said)
+        self._suspects.add(self._members[rank].identity)
+        return Vitals(reached=False, said=said)
+
+    def place(self, rank: int) -> tuple[str, int]:
+        """Return the name of a worker's node and the number of its process."""
+        return self.layout.slots[rank].node, self._places[rank].pid
+
+    def _beside(self, rank: int, task: Callable[[WorkerPlace], Any], timeout_s: float = 0.0) -> Any:
+        """Run a task in another process of a worker's node; wait for its answer if `timeout_s` is given."""
+        place, member = self._places[rank], self._members[rank]
+        if place.address == self.address:
+            return task(place)
+        return _run_on(member.identity, timeout_s, task, place)
 
     def _latest(self, rank: int, error: RayError) -> RayError:
         # Ray first says "unavailable" and knows a little later what happened.
         try:
             ray.get(self.ping(rank), timeout=_REASON_SECONDS)
-        except GetTimeoutError:
-            return error
-        except RayActorError as later:
-            return later
+        except RayError as later:
+            return later if isinstance(later, RayActorError) else error
         return error
 
     def describe(self, rank: int) -> str:
         """Return a worker's rank, node and process for people."""
-        who = f"worker {rank} on node {self.layout.slots[rank].node}"
-        if rank < len(self._identities):
-            return f"{who} (address {self._identities[rank].address}, pid {self._identities[rank].pid})"
-        return who
+        where = f" ({self._places[rank].describe()})" if rank < len(self._places) else ""
+        return f"worker {rank} on node {self.layout.slots[rank].node}{where}"
 
     def _submit(self, rank: int, task: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
         values = [argument.handle if isinstance(argument, Shared) else argument for argument in arguments]
@@ -292,25 +302,16 @@ class RayGroup(WorkerGroup):
                 f"sending a task to worker {rank}", str(error), "What a worker is given must be possible to pickle."
             ) from error
 
-    def _identity(self, rank: int, reply: Any) -> _Identity:
+    def _place(self, rank: int, reply: Any) -> WorkerPlace:
         try:
-            identity: _Identity = ray.get(reply)
-        except ActorUnschedulableError as error:
-            raise WorkerLostError(f"starting {self.describe(rank)}", f"the node is gone: {error}") from error
-        except RayActorError as error:
-            raise WorkerLostError(
-                f"starting {self.describe(rank)}", str(error), "shardfit must be installed on every node."
-            ) from error
-        return identity
-
-    def _occupied(self, waiting: int, deadline_s: float) -> InfeasibleRequestError:
-        free, total = ray.available_resources(), ray.cluster_resources()
-        kinds = " and ".join(f"{free.get(kind, 0):g} of {total.get(kind, 0):g} {kind}s" for kind in ("CPU", "GPU"))
-        return InfeasibleRequestError(
-            f"starting {self.layout.workers} workers",
-            f"{waiting} of them did not start within {deadline_s:g} s; {kinds} are free beside those that did",
-            "Something else occupies the cluster: end it, or ask for fewer workers or fewer CPUs each.",
-        )
+            place: WorkerPlace = ray.get(reply)
+        except (RayActorError, ActorUnschedulableError) as error:
+            gone = isinstance(error, ActorUnschedulableError)
+            found = f"the node is gone: {error}" if gone else str(error)
+            advice = "" if gone else "shardfit must be installed on every node."
+            lost = WorkerLostError(f"starting {self.describe(rank)}", found, advice)
+            raise lost.at(rank, self.layout.slots[rank].node).because("node gone" if gone else "") from error
+        return place
 
 
 def _gcs_address() -> str:
@@ -332,15 +333,29 @@ def _members() -> list[Member]:
         there = list(pool.map(answers, (f"{node['NodeManagerAddress']}:{node['NodeManagerPort']}" for node in listed)))
     name = LOCAL_NODE if started_here() else ""
     return in_order(
-        Member(node["NodeID"], node["NodeManagerAddress"], node["Resources"], name)
-        for node in itertools.compress(listed, there)
+        Member(node["NodeID"], node["NodeManagerAddress"], node["Resources"], name, node["NodeManagerPort"])
+        for node in (node for node, answered in zip(listed, there, strict=True) if answered)
     )
+
+
+def _run_on(node: str, timeout_s: float, task: Callable[..., Any], *arguments: Any) -> Any:
+    """Run a task on a node, beside its workers; wait for its answer if `timeout_s` is given."""
+    strategy = NodeAffinitySchedulingStrategy(node, soft=False)
+    reply = ray.remote(task).options(num_cpus=0, max_retries=0, scheduling_strategy=strategy).remote(*arguments)
+    return ray.get(reply, timeout=timeout_s) if timeout_s else None
+
+
+def _works(node: str) -> bool:
+    try:
+        return bool(_run_on(node, _LOOK_SECONDS, os.getpid))
+    except RayError:
+        return False
 
 
 # What the source and the exporter of Ray datasets need of Ray.
 
 
-def dataset_blocks(dataset: Any) -> tuple[list[tuple[Any, int, int, int]], pa.Schema | None]:
+def dataset_blocks(dataset: Any) -> tuple[list[Block], pa.Schema | None]:
     """Return the blocks of a materialised dataset, in order, and its Arrow schema, or None where blocks are pandas'.
 
     A block is Ray's reference to it, the number of its first row that counts, how many rows, and its bytes.
@@ -350,22 +365,7 @@ def dataset_blocks(dataset: Any) -> tuple[list[tuple[Any, int, int, int]], pa.Sc
     """
     from ray.data.dataset import MaterializedDataset  # Slow to import, and only needed for datasets.
 
-    if not isinstance(dataset, MaterializedDataset):
-        raise DataError(
-            "reading a Ray dataset", f"found a lazy one: {type(dataset).__name__}", "Pass dataset.materialize()."
-        )
-    blocks = [block for bundle in dataset.iter_internal_ref_bundles() for block in _blocks_of(bundle)]
-    schema = getattr(dataset.schema(), "base_schema", None)
-    return blocks, schema if isinstance(schema, pa.Schema) else None
-
-
-def _blocks_of(bundle: Any) -> Iterator[tuple[Any, int, int, int]]:
-    parts = getattr(bundle, "slices", None) or [None] * len(bundle.blocks)
-    for entry, part in zip(bundle.blocks, parts, strict=True):
-        # Older versions of Ray have pairs here.
-        reference, metadata = (entry.ref, entry.metadata) if hasattr(entry, "metadata") else entry
-        start, stop = (0, metadata.num_rows) if part is None else (part.start_offset, part.end_offset)
-        yield reference, start, stop - start, metadata.size_bytes
+    return blocks_of(dataset, MaterializedDataset)
 
 
 def submit_tasks(task: Callable[..., Any], items: Sequence[tuple[Any, ...]]) -> list[Any]:

@@ -8,10 +8,11 @@ import threading
 import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from shardfit.engine import WorkerContext
+from shardfit.engines.pulse import Pulse, PulseMeter
 from shardfit.errors import ShardfitError
 from shardfit.events import Event
 from shardfit.scaling import WorkerSlot
@@ -49,10 +50,12 @@ class EventBatch:
     Args:
         events: May be empty.
         last: Whether the task has ended and nothing follows.
+        pulse: How the worker is.
     """
 
     events: tuple[Event, ...]
     last: bool
+    pulse: Pulse = field(default_factory=Pulse)
 
 
 class TaskRunner:
@@ -69,13 +72,14 @@ class TaskRunner:
     def __init__(self, slot: WorkerSlot, world_size: int, attempt: int) -> None:
         self._events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
         self._asked_to_stop = threading.Event()
+        self._meter = PulseMeter()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="shardfit-worker")
         self._context = WorkerContext(
             rank=slot.rank,
             world_size=world_size,
             slot=slot,
             attempt=attempt,
-            emit=self._events.put,
+            emit=self._emit,
             should_stop=self._asked_to_stop.is_set,
         )
 
@@ -88,7 +92,7 @@ class TaskRunner:
         try:
             first = self._events.get(timeout=wait_s)
         except queue.Empty:
-            return EventBatch((), last=False)
+            return EventBatch((), last=False, pulse=self._meter.pulse())
         events = [first]
         while events[-1] is not None:
             try:
@@ -97,13 +101,19 @@ class TaskRunner:
                 break
             if len(events) >= _MOST_EVENTS:
                 break
-        return EventBatch(tuple(event for event in events if event is not None), last=events[-1] is None)
+        told = tuple(event for event in events if event is not None)
+        return EventBatch(told, last=events[-1] is None, pulse=self._meter.pulse())
 
     def ask_to_stop(self) -> None:
         """Make the task's `should_stop` true."""
         self._asked_to_stop.set()
 
+    def _emit(self, event: Event) -> None:
+        self._meter.hear(event)
+        self._events.put(event)
+
     def _run(self, task: Callable[..., Any], arguments: tuple[Any, ...]) -> Outcome:
+        self._meter.begin()
         try:
             return Outcome(value=task(self._context, *arguments))
         except ShardfitError as error:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from time import monotonic as now
 from typing import Any, Protocol
 
+from shardfit.engines.attention import MUTE_SECONDS, Attention
 from shardfit.engines.failures import Failure, explains_others, root_cause
+from shardfit.engines.losses import loss_event, lost_error, stalled_error
 from shardfit.engines.task_runner import EventBatch, Outcome
-from shardfit.errors import WorkerError
+from shardfit.engines.vitals import Vitals
+from shardfit.errors import WorkerError, WorkerLostError
 from shardfit.events import EventSink
 
 _WAIT_SECONDS = 0.2
@@ -16,6 +20,17 @@ _WAIT_SECONDS = 0.2
 _GRACE_SECONDS = 4.0
 # And a worker that does not answer at all is given this long to be declared dead.
 _SILENCE_SECONDS = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """The answer of a worker that is not there any more.
+
+    Args:
+        said: What the engine says of its end.
+    """
+
+    said: str
 
 
 class WorkerCalls(Protocol):
@@ -31,7 +46,18 @@ class WorkerCalls(Protocol):
         """Return the requests that are answered, waiting up to `timeout_s` seconds for a first one."""
 
     def answer(self, rank: int, request: Any) -> Any:
-        """Return the answer to a request that is ready, or a `Failure`."""
+        """Return the answer to a request that is ready, a `Failure`, or `Gone` where there is no worker any more."""
+
+    def examine(self, rank: int, said: str) -> Vitals:
+        """Return what can be learnt of a worker without it, within a few seconds.
+
+        Args:
+            rank: Of the worker.
+            said: What `Gone` says of it, or empty for one that is silent.
+        """
+
+    def place(self, rank: int) -> tuple[str, int]:
+        """Return the name of a worker's node and the number of its process."""
 
     def describe(self, rank: int) -> str:
         """Return a worker's rank, node and process for people."""
@@ -56,6 +82,7 @@ class Watch:
         self._values: dict[int, Any] = {}
         self._failures: list[Failure] = []
         self._failed_at = 0.0
+        self._attention = Attention(range(len(outcomes)))
 
     def results(self) -> list[Any]:
         """Return the results by rank.
@@ -66,8 +93,13 @@ class Watch:
         while (self._outcomes or self._polls) and not self._given_up():
             for request in self._calls.ready([*self._outcomes, *self._polls, *self._pings], _WAIT_SECONDS):
                 self._take(request)
+            self._look_around()
         if self._failures:
-            raise root_cause(self._failures).error
+            cause = root_cause(self._failures)
+            if cause.seen_lost and isinstance(cause.error, WorkerLostError):
+                # Told before the survivors are stopped, which takes a while.
+                self._on_event(loss_event(cause.error))
+            raise cause.error
         return [self._values[rank] for rank in range(self._workers)]
 
     def _take(self, request: Any) -> None:
@@ -78,7 +110,11 @@ class Watch:
         else:
             self._pings.pop(request)
 
-    def _take_outcome(self, rank: int, outcome: Outcome | Failure) -> None:
+    def _take_outcome(self, rank: int, outcome: Outcome | Failure | Gone) -> None:
+        if isinstance(outcome, Gone):
+            self._lose(rank, self._calls.examine(rank, outcome.said))
+            return
+        self._attention.forget(rank)
         if isinstance(outcome, Failure):
             self._fail(outcome)
         elif outcome.error is not None:
@@ -89,20 +125,47 @@ class Watch:
         else:
             self._values[rank] = outcome.value
 
-    def _take_events(self, rank: int, batch: EventBatch | Failure) -> None:
+    def _take_events(self, rank: int, batch: EventBatch | Failure | Gone) -> None:
+        if isinstance(batch, Gone):
+            if not any(failure.rank == rank for failure in self._failures):
+                self._lose(rank, self._calls.examine(rank, batch.said))
+            return
         if isinstance(batch, Failure):
             self._fail(batch)
             return
+        self._attention.hear(rank, batch.pulse)
         for event in batch.events:
             self._on_event(event)
         if not batch.last:
             self._polls[self._calls.poll(rank)] = rank
 
+    def _look_around(self) -> None:
+        for rank, silent_s in self._attention.silent():
+            vitals = self._calls.examine(rank, "")
+            computes = vitals.reached and vitals.state != "T" and not vitals.gone
+            # A library may hold Python's lock for long, and a disk may be slow; both end.
+            if not computes or (not vitals.busy and silent_s >= MUTE_SECONDS):
+                self._lose(rank, vitals, silent_s)
+        if not self._failures and (stalled := self._attention.stalled()) is not None:
+            self._give_up(stalled)
+
+    def _give_up(self, rank: int) -> None:
+        pulse, (node, pid) = self._attention.last(rank), self._calls.place(rank)
+        budget, vitals = self._attention.budget(pulse.phase), self._calls.examine(rank, "")
+        error = stalled_error(self._calls.describe(rank), rank, node, pid, vitals, pulse, budget)
+        self._fail(Failure(rank, error, seen_lost=True))
+
+    def _lose(self, rank: int, vitals: Vitals, silent_s: float = 0.0) -> None:
+        pulse, (node, pid) = self._attention.last(rank), self._calls.place(rank)
+        self._attention.forget(rank)
+        error = lost_error(self._calls.describe(rank), rank, node, pid, vitals, pulse, silent_s)
+        self._fail(Failure(rank, error, seen_lost=True))
+
     def _fail(self, failure: Failure) -> None:
         if any(failure.rank == known.rank for known in self._failures):
             return
         if not self._failures:
-            self._failed_at = time.monotonic()
+            self._failed_at = now()
             # A dead peer is often noticed first by the others, as a broken connection: find out who is still there.
             self._pings = {self._calls.ping(rank): rank for rank in self._outcomes.values()}
         self._failures.append(failure)
@@ -110,7 +173,7 @@ class Watch:
     def _given_up(self) -> bool:
         if not self._failures:
             return False
-        waited = time.monotonic() - self._failed_at
+        waited = now() - self._failed_at
         if not self._outcomes or waited > _SILENCE_SECONDS or explains_others(root_cause(self._failures)):
             return True
         return not self._pings and waited > _GRACE_SECONDS
