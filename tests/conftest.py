@@ -26,8 +26,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         fixtures = set(getattr(item, "fixturenames", ()))
         # What the trainer kit calls a cluster is Ray, unless it is lent processes.
-        starts_ray = "ray_address" in fixtures or ("cluster" in fixtures and "four_processes" not in fixtures)
-        if starts_ray or item.get_closest_marker("ray") or item.get_closest_marker("cluster"):
+        starts_ray = bool({"ray_address", "lasting_ray_address"} & fixtures) or (
+            "cluster" in fixtures and "four_processes" not in fixtures
+        )
+        if starts_ray:
+            item.add_marker(pytest.mark.ray)
+        if item.get_closest_marker("ray") or item.get_closest_marker("cluster"):
             item.add_marker(pytest.mark.xdist_group("ray"))
 
 
@@ -51,6 +55,19 @@ def ray_address(shared_ray_cluster: str, monkeypatch: pytest.MonkeyPatch) -> Ite
     """Let a test find the cluster as `RAY_ADDRESS`; afterwards this process has left it, so other tests find none."""
     monkeypatch.setenv("RAY_ADDRESS", shared_ray_cluster)
     yield shared_ray_cluster
+    leave_ray()
+
+
+@pytest.fixture(scope="module")
+def lasting_ray_address(shared_ray_cluster: str) -> Iterator[str]:
+    """Do the same for all tests of a module at once: joining a cluster takes a second or more."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_ADDRESS", shared_ray_cluster)
+        yield shared_ray_cluster
+    leave_ray()
+
+
+def leave_ray() -> None:
     if "ray" in sys.modules:
         sys.modules["ray"].shutdown()
 

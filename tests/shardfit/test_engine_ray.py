@@ -28,7 +28,7 @@ from shardfit.errors import (
 from shardfit.events import CheckpointOffered, Event, MetricsReported, Progress
 from shardfit.scaling import WorkerLayout, WorkerSlot
 
-pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_address")]
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("lasting_ray_address")]
 
 
 def layout_of(*cpus: int, node: str = LOCAL_NODE) -> WorkerLayout:
@@ -62,20 +62,6 @@ def pids_of(group: WorkerGroup) -> list[int]:
     return [found["pid"] for found in group.run(describe, [()] * group.layout.workers, ignore)]
 
 
-def test_results_come_by_rank_with_each_worker_given_its_own_arguments(group: WorkerGroup) -> None:
-    found = group.run(describe, [("a", 1), ("b", 2)], ignore)
-    assert [(one["rank"], one["world_size"], one["attempt"], one["values"]) for one in found] == [
-        (0, 2, 3, ("a", 1)),
-        (1, 2, 3, ("b", 2)),
-    ]
-    assert len({one["pid"] for one in found} | {os.getpid()}) == 3
-
-
-def test_every_task_of_a_worker_runs_on_the_same_thread(group: WorkerGroup) -> None:
-    first, second = (group.run(describe, [(), ()], ignore) for _ in range(2))
-    assert [one["thread"] for one in first] == [one["thread"] for one in second]
-
-
 def test_libraries_are_told_to_use_the_cpus_of_the_slot() -> None:
     with make_engine("ray").start(layout_of(3, 1)) as group:
         assert [one["threads"] for one in group.run(describe, [(), ()], ignore)] == ["3", "1"]
@@ -87,37 +73,56 @@ def report_rounds(context: WorkerContext, rounds: int) -> None:
         context.report(done, {"train-rmse": float(done)})
 
 
-def test_every_event_arrives_once_and_in_the_order_of_its_worker(group: WorkerGroup) -> None:
-    events: list[Event] = []
-    group.run(report_rounds, [(2500,), (2500,)], events.append)
-    for rank in range(2):
-        steps = [event.done for event in events if isinstance(event, Progress) and event.worker == rank]
-        assert steps == list(range(2500))
-    assert [event.round for event in events if isinstance(event, MetricsReported)] == list(range(2500))
-
-
 def offer_model(context: WorkerContext, size: int) -> None:
     context.offer_checkpoint(7, {"model": bytes(size)})
-
-
-def test_a_checkpoint_of_fifty_megabytes_arrives_whole_and_from_one_worker_only(group: WorkerGroup) -> None:
-    events: list[Event] = []
-    group.run(offer_model, [(50_000_000,), (50_000_000,)], events.append)
-    (offered,) = events
-    assert isinstance(offered, CheckpointOffered)
-    assert offered.files == {"model": bytes(50_000_000)}
 
 
 def buffer_address(context: WorkerContext, table: pa.Table, again: pa.Table) -> tuple[int, int, int]:
     return table.num_rows, table["x"].chunk(0).buffers()[1].address, again["x"].chunk(0).buffers()[1].address
 
 
-def test_a_shared_table_reaches_workers_by_reference_and_is_not_copied(group: WorkerGroup) -> None:
-    shared = group.share(pa.table({"x": pa.array(range(1_000_000), pa.int64())}))
-    found = group.run(buffer_address, [(shared, shared), (shared, shared)], ignore)
-    assert [rows for rows, _, _ in found] == [1_000_000, 1_000_000]
-    # Two copies could not lie in one place.
-    assert all(one == two for _, one, two in found)
+@pytest.fixture(scope="class")
+def lasting(lasting_ray_address: str) -> Iterator[WorkerGroup]:
+    with make_engine("ray").start(layout_of(1, 1), attempt=3) as started:
+        yield started
+
+
+class TestOneGroup:
+    """What leaves the workers as they were needs them only once."""
+
+    def test_results_come_by_rank_with_each_worker_given_its_own_arguments(self, lasting: WorkerGroup) -> None:
+        found = lasting.run(describe, [("a", 1), ("b", 2)], ignore)
+        assert [(one["rank"], one["world_size"], one["attempt"], one["values"]) for one in found] == [
+            (0, 2, 3, ("a", 1)),
+            (1, 2, 3, ("b", 2)),
+        ]
+        assert len({one["pid"] for one in found} | {os.getpid()}) == 3
+
+    def test_every_task_of_a_worker_runs_on_the_same_thread(self, lasting: WorkerGroup) -> None:
+        first, second = (lasting.run(describe, [(), ()], ignore) for _ in range(2))
+        assert [one["thread"] for one in first] == [one["thread"] for one in second]
+
+    def test_every_event_arrives_once_and_in_the_order_of_its_worker(self, lasting: WorkerGroup) -> None:
+        events: list[Event] = []
+        lasting.run(report_rounds, [(2500,), (2500,)], events.append)
+        for rank in range(2):
+            steps = [event.done for event in events if isinstance(event, Progress) and event.worker == rank]
+            assert steps == list(range(2500))
+        assert [event.round for event in events if isinstance(event, MetricsReported)] == list(range(2500))
+
+    def test_a_checkpoint_of_fifty_megabytes_arrives_whole_and_from_one_worker_only(self, lasting: WorkerGroup) -> None:
+        events: list[Event] = []
+        lasting.run(offer_model, [(50_000_000,), (50_000_000,)], events.append)
+        (offered,) = events
+        assert isinstance(offered, CheckpointOffered)
+        assert offered.files == {"model": bytes(50_000_000)}
+
+    def test_a_shared_table_reaches_workers_by_reference_and_is_not_copied(self, lasting: WorkerGroup) -> None:
+        shared = lasting.share(pa.table({"x": pa.array(range(1_000_000), pa.int64())}))
+        found = lasting.run(buffer_address, [(shared, shared), (shared, shared)], ignore)
+        assert [rows for rows, _, _ in found] == [1_000_000, 1_000_000]
+        # Two copies could not lie in one place.
+        assert all(one == two for _, one, two in found)
 
 
 def wait_for_the_wish(context: WorkerContext) -> str:

@@ -28,7 +28,7 @@ pytestmark = [
 
 
 @pytest.fixture(autouse=True)
-def data(ray_address: str) -> Any:
+def data(lasting_ray_address: str) -> Any:
     make_engine("ray").resources()
     import ray.data
 

@@ -6,7 +6,6 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pytest
 
 from shardfit import ColumnRoles
 from shardfit.testing import TrainerKit
@@ -31,14 +30,12 @@ class Linear(TrainerKit):
         return table
 
 
-@pytest.mark.ray
 class TestRidge(Linear):
     params: ClassVar[dict[str, Any]] = {"estimator": "ridge"}
     columns = ColumnRoles(FEATURES, ("delay",), "weight")
     no_checkpoints = "There is one step: nothing to go on from."
 
 
-@pytest.mark.ray
 class TestLogistic(Linear):
     params: ClassVar[dict[str, Any]] = {"estimator": "logistic", "max_iter": 20}
     columns = ColumnRoles(FEATURES, ("late",), "weight")
