@@ -17,6 +17,7 @@ from shardfit.metrics.contract import Reducer
 from shardfit.row_hash import hash_rows, rows_below
 from shardfit.trainer import TRAIN, RunSettings
 from shardfit_lightgbm.config import LightGBMConfig
+from shardfit_lightgbm.gradients import predictions_of
 from shardfit_lightgbm.learner import Learner
 from shardfit_lightgbm.matrix import ShardMatrix
 from shardfit_lightgbm.model import LightGBMModel, text_with_start
@@ -24,6 +25,7 @@ from shardfit_lightgbm.network import library_network
 from shardfit_lightgbm.resume import resumable
 from shardfit_lightgbm.second_machine import SecondMachine
 from shardfit_lightgbm.stopping import StoppingRule
+from shardfit_lightgbm.summable_objective import SummableObjective, class_weights
 
 # Of the features that a tree sees, and of the thresholds of extra_trees.
 _SEEDS = ("feature_fraction_seed", "extra_seed")
@@ -57,6 +59,7 @@ class BoostingLoop:
         self._history: History = {name: {metric.name: [] for metric in config.metrics} for name in self._evals}
         self._stopping = self._stopping_rule()
         self._checkpoint_due = context.clock()
+        self._objectives: tuple[SummableObjective, ...] = ()
         self._earlier: Any = None
         if settings.resume is not None:
             model = LightGBMModel.from_files(settings.resume.files)
@@ -78,7 +81,7 @@ class BoostingLoop:
                 self._seed(learner, number)
                 callbacks.before_round(learner, number)
                 self._draw(learner, number)
-                finished = learner.grow(self._config.custom_objective)
+                finished = learner.grow(*self._objectives)
                 if finished and learner.current_iteration() <= number:
                     break
                 if number == first == 0 and self._config.bagging is None and not self._config.chooses_rows:
@@ -100,11 +103,33 @@ class BoostingLoop:
             second = stack.enter_context(SecondMachine())
             peers = second.peers
         network = stack.enter_context(library_network(peers)) if peers.world_size > 1 else None
-        learner = Learner(params, self._train, network, peers.world_size, second, self._earlier)
+        written = None
+        if config.summable:
+            self._objectives = self._summable_objectives(params["num_threads"], second)
+            params["objective"], written = "none", config.objective if config.objective.name else None
+        learner = Learner(params, self._train, network, peers.world_size, second, self._earlier, written)
         for name, matrix in self._evals.items():
             if matrix.data is not None:
                 learner.add_valid(matrix.data, name)
         return learner
+
+    def _summable_objectives(self, threads: int, second: SecondMachine | None) -> tuple[SummableObjective, ...]:
+        train, config = self._train, self._config
+        first_rows = 0 if train.first is None else int(train.first.num_data())
+        by_class = class_weights(config, train.labels, self._peers)
+        parts = [(slice(first_rows, None), self._peers if second is None else second.peers)]
+        parts += [] if second is None else [(slice(0, first_rows), second.peers_of_thread)]
+        return tuple(
+            SummableObjective(
+                config,
+                train.labels[rows],
+                None if train.weights is None else train.weights[rows],
+                by_class,
+                peers,
+                threads,
+            )
+            for rows, peers in parts
+        )
 
     def _bins_of_dataset(self) -> dict[str, Any]:
         given: Mapping[str, Any] = self._train.data.params
@@ -117,6 +142,12 @@ class BoostingLoop:
         seed = self._settings.seed if bagging.seed is None else bagging.seed
         hashes = hash_rows(self._train.row_ids, seed, number // bagging.frequency, 2)
         kept = (hashes < rows_below(bagging.fraction)).astype(np.float32)
+        if self._objectives:
+            first_rows = len(kept) - self._objectives[0].rows
+            self._objectives[0].keep(kept[first_rows:])
+            if first_rows:
+                self._objectives[1].keep(kept[:first_rows])
+            return
         learner.weigh(kept if self._train.weights is None else kept * self._train.weights)
 
     def _seed(self, learner: Learner, number: int) -> None:
@@ -166,6 +197,8 @@ class BoostingLoop:
 
         if names and self._config.metrics:
             learner.eval_valid(feval=take)
+        if self._objectives:
+            return {name: predictions_of(self._config.objective, scores) for name, scores in found.items()}
         return found
 
     def _offer_checkpoint(self, learner: Learner, number: int) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from shardfit.errors import InvalidArgumentError
 from shardfit.metrics import CustomMetric, Metric
+from shardfit_lightgbm.gradients import ROW_OBJECTIVES
 from shardfit_lightgbm.metrics import default_metric, metrics_named
 from shardfit_lightgbm.objectives import ObjectiveFacts, objective_facts
 from shardfit_lightgbm.parameters import RUN_PARAMETERS, check_parameters
@@ -85,6 +86,15 @@ class LightGBMConfig:
         """Whether LightGBM chooses the rows of a round itself, each machine among its own."""
         goss = "goss" in (self.params.get("boosting"), self.params.get("data_sample_strategy"))
         return self.native_bagging or goss
+
+    @property
+    def summable(self) -> bool:
+        """Whether shardfit computes gradients, so that their sums are exact.
+
+        Not where leaves are no sums of gradients, where a gradient depends on other rows as well, or where LightGBM
+        chooses rows, which it gives other gradients.
+        """
+        return not self.chooses_rows and (self.objective.name is None or self.objective.name in ROW_OBJECTIVES)
 
     @property
     def trains_as_two(self) -> bool:

@@ -14,13 +14,16 @@ from shardfit.errors import InvalidArgumentError, WorkerError, WorkerLostError
 from shardfit_lightgbm.labels import not_all_zero
 from shardfit_lightgbm.library import merge_models
 from shardfit_lightgbm.matrix import ShardMatrix
+from shardfit_lightgbm.model import with_objective
 from shardfit_lightgbm.network import LibraryNetwork
+from shardfit_lightgbm.objectives import ObjectiveFacts
 from shardfit_lightgbm.parameters import RUN_PARAMETERS, main_name
 from shardfit_lightgbm.second_machine import SecondMachine
 
 Float32Array = npt.NDArray[np.float32]
 
-# What a booster asks of itself in its first round with a function as objective.
+# What a booster asks of itself in its first round with a function as objective. It has none from the beginning, and
+# asking for it would start its generators again.
 _NO_OBJECTIVE = {"objective": "none"}
 
 
@@ -34,6 +37,7 @@ class Learner(lgb.Booster):  # type: ignore[misc]
         world_size: Number of machines.
         second: The second machine of this worker, or None.
         earlier: A model to go on from, or None.
+        objective: What the model is said to be trained for where each round is given its gradients, or None.
     """
 
     def __init__(
@@ -44,7 +48,9 @@ class Learner(lgb.Booster):  # type: ignore[misc]
         world_size: int,
         second: SecondMachine | None = None,
         earlier: Any = None,
+        objective: ObjectiveFacts | None = None,
     ) -> None:
+        self._objective = objective
         self._machines, self._second, self._first_rows = network, second, 0
         self._other: Any = None
         given = dict(params)
@@ -52,34 +58,50 @@ class Learner(lgb.Booster):  # type: ignore[misc]
             given |= {"tree_learner": "data", "num_machines": world_size}
         if second is not None:
             self._first_rows = int(matrix.first.num_data())
-            other = second.begin(lambda: _booster(given, matrix.first, earlier))
+            other = second.begin(lambda: _second_booster(given, matrix.first, earlier))
         super().__init__(given, matrix.data)
-        if earlier is not None:
-            merge_models(self, earlier)
+        _prepare(self, given, earlier)
         if second is not None:
             self._check(other)
             self._other = other.result()
         self._check()
 
-    def grow(self, objective: Any = None) -> bool:
+    def grow(self, objective: Any = None, objective_of_second: Any = None) -> bool:
         """Boost one round together with all peers; return whether no tree can grow any more.
 
         Args:
-            objective: A function (raw scores, dataset) -> (gradients, hessians), or None for the built-in one.
+            objective: A function (raw scores, dataset) -> (gradients, hessians), or None for LightGBM's own.
+            objective_of_second: The same for the rows of the second machine.
 
         Raises:
             WorkerLostError: A peer went away.
         """
-        other = None if self._second is None else self._second.begin(lambda: self._other.update(fobj=objective))
+        other = None
+        if self._second is not None:
+            other = self._second.begin(lambda: self._other.update(fobj=objective_of_second))
         try:
             finished = bool(self.update(fobj=objective))
         except lgb.basic.LightGBMError:
             self._check(other)
             raise
+        except WorkerLostError:
+            # The objective met nobody: what the second machine has failed with is the reason.
+            if other is not None:
+                other.result()
+            raise
         self._check(other)
         if other is not None:
             other.result()
         return finished
+
+    def model_to_string(self, *args: Any, **kwargs: Any) -> str:
+        """Return the model as text, which names its objective."""
+        text = str(super().model_to_string(*args, **kwargs))
+        return text if self._objective is None else with_objective(text, self._objective)
+
+    def predict(self, *args: Any, **kwargs: Any) -> Any:
+        """Return what the finished model predicts; for callbacks."""
+        return lgb.Booster(model_str=self.model_to_string(num_iteration=-1)).predict(*args, **kwargs)
 
     def weigh(self, weights: Float32Array) -> None:
         """Give the rows new weights; float32, shape [rows], in the order of the shard."""
@@ -94,7 +116,6 @@ class Learner(lgb.Booster):  # type: ignore[misc]
             InvalidArgumentError: One of them is shardfit's own part, which LightGBM would not hear of.
         """
         if params == _NO_OBJECTIVE:
-            super().reset_parameter(params)
             return self
         for name, value in params.items():
             if main_name(name) in RUN_PARAMETERS:
@@ -143,8 +164,27 @@ class Learner(lgb.Booster):  # type: ignore[misc]
             raise
 
 
-def _booster(params: Mapping[str, Any], data: Any, earlier: Any) -> Any:
-    booster = lgb.Booster(dict(params), data)
+class _SecondBooster(lgb.Booster):  # type: ignore[misc]
+    """The booster of the second machine."""
+
+    def reset_parameter(self, params: dict[str, Any]) -> _SecondBooster:
+        """Change parameters."""
+        if params != _NO_OBJECTIVE:
+            super().reset_parameter(params)
+        return self
+
+
+def _second_booster(params: Mapping[str, Any], data: Any, earlier: Any) -> Any:
+    booster = _SecondBooster(dict(params), data)
+    _prepare(booster, params, earlier)
+    return booster
+
+
+def _prepare(booster: Any, params: Mapping[str, Any], earlier: Any) -> None:
     if earlier is not None:
         merge_models(booster, earlier)
-    return booster
+    if params.get("boosting") == "dart" and params["objective"] == _NO_OBJECTIVE["objective"]:
+        # LightGBM draws the trees to drop when it is asked for scores. Before the first round it has not yet noted
+        # whether it did, so that a number may be missing: it draws now, and then starts its generator again.
+        booster.eval_train(feval=lambda *_: ("asked", 0.0, False))
+        lgb.Booster.reset_parameter(booster, _NO_OBJECTIVE)

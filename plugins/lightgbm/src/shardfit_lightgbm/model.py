@@ -15,6 +15,7 @@ import pyarrow as pa
 from shardfit.errors import ArtifactCorruptError, InvalidValueError
 from shardfit.matrix_reader import MatrixSpec
 from shardfit.saved_spec import predictions_as_arrow, spec_from_values, spec_to_values
+from shardfit_lightgbm.objectives import ObjectiveFacts
 
 # What LightGBM writes down of where a model was trained.
 _WHERE = {"num_machines": "1", "num_threads": "0", "tree_learner": "serial"}
@@ -90,6 +91,12 @@ class LightGBMModel:
             return cls(text, spec, read["objective"], read["history"], read["best_round"])
         except (KeyError, TypeError, ValueError) as error:
             raise ArtifactCorruptError("loading a LightGBM model", repr(error), "Train or fetch it again.") from error
+
+
+def with_objective(text: str, objective: ObjectiveFacts) -> str:
+    """Return the text of a booster that was given its gradients as if LightGBM had found them itself."""
+    named = text.replace("\nfeature_names=", f"\nobjective={objective.line}\nfeature_names=", 1)
+    return named.replace("\n[objective: custom]\n", f"\n[objective: {objective.name}]\n", 1)
 
 
 def text_with_start(booster: Any, initial_scores: Sequence[float], rows: int) -> str:

@@ -94,6 +94,14 @@ class ObjectiveFacts:
         """Whether LightGBM replaces leaf values by quantiles, which it averages over machines."""
         return self.start == "quantile"
 
+    @property
+    def line(self) -> str:
+        """What LightGBM writes of it into a model."""
+        words = [str(self.name)]
+        words += [f"num_class:{self.classes}"] if self.classes > 1 else []
+        words += [f"sigmoid:{self.sigmoid:g}"] if self.name in {"binary", "multiclassova"} else []
+        return " ".join([*words, *(["sqrt"] if self.takes_root else [])])
+
     def terms(self, labels: Float32Array, weights: Float32Array | None) -> Float64Array:
         """Return what is to be summed over all rows: float64, shape [rows, terms]; the last term is the weight."""
         weight = np.ones(len(labels)) if weights is None else weights.astype(np.float64)
@@ -164,8 +172,9 @@ def objective_facts(name: object, params: Mapping[str, Any]) -> ObjectiveFacts:
     if not several and classes > 1:
         raise InvalidArgumentError(f"using objective {name!r}", f"num_class is {classes!r}", "Leave num_class out.")
     level = float(params.get("alpha", 0.9)) if main == "quantile" else 0.5
-    takes_root = main == "regression" and bool(params.get("reg_sqrt", False))
-    return ObjectiveFacts(main, _START[main], classes, level, float(params.get("sigmoid", 1.0)), takes_root)
+    takes_root = main in {"regression", "fair"} and bool(params.get("reg_sqrt", False))
+    sigmoid = float(params.get("sigmoid", 1.0)) if main in {"binary", "multiclassova"} else 1.0
+    return ObjectiveFacts(main, _START[main], classes, level, sigmoid, takes_root)
 
 
 def _label_quantile(profile: Profile, level: float, by_size: bool) -> float:

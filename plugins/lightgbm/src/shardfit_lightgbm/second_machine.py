@@ -80,6 +80,11 @@ class SecondMachine:
         """The end of the one that made it."""
         return self._here
 
+    @property
+    def peers_of_thread(self) -> Collectives:
+        """The end of the thread, for what it is told to do."""
+        return self._there
+
     def __enter__(self) -> Self:
         self._thread.start()
         return self
