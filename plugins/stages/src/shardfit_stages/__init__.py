@@ -1,0 +1,1 @@
+"""Stages: models published atomically to S3, GCS, Azure or a directory, and read back checked."""
