@@ -15,7 +15,6 @@ from __future__ import annotations
 import io
 import os
 import shutil
-import tempfile
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,7 +28,6 @@ from shardfit.artifacts import (
     Manifest,
     StoredFile,
     check_artifact_identifier,
-    check_file_names,
     is_artifact_identifier,
 )
 from shardfit.errors import (
@@ -41,6 +39,7 @@ from shardfit.errors import (
     StaleAttemptError,
 )
 from shardfit.source import Claim
+from shardfit.stores.arrivals import arriving_in, move_files
 from shardfit.stores.files import (
     copy_checked,
     locked,
@@ -51,7 +50,7 @@ from shardfit.stores.files import (
     told_as_artifact_error,
     write_durably,
 )
-from shardfit.stores.manifests import manifest_from_json, manifest_to_json
+from shardfit.stores.manifests import check_names_to_put, encoded_manifest, manifest_from_json
 
 Result = TypeVar("Result")
 
@@ -87,12 +86,12 @@ class LocalStore(ArtifactStore):
     ) -> Manifest:
         """Publish `files` under the identifier, as a whole; see `ArtifactStore.put`."""
         folder, asked = self._folder(artifact), f"putting {artifact!r} into {os.fspath(self.root)!r}"
-        _check_names(files, asked)
+        check_names_to_put(files, asked)
         self._check_fence(artifact, attempt)
         with told_as_artifact_error(asked), staging_folder(self.root / ".staging") as staging:
             stored = (StoredFile(name, *write_durably(staging / name, files[name])) for name in sorted(files))
             manifest = Manifest(artifact, tuple(stored), dict(metadata or {}), attempt)
-            write_durably(staging / MANIFEST_NAME, _encode(manifest, asked))
+            write_durably(staging / MANIFEST_NAME, encoded_manifest(manifest, asked))
             sync_folders(staging)
             with locked(self.root / ".lock"):
                 self._check_fence(artifact, attempt)
@@ -141,21 +140,13 @@ class LocalStore(ArtifactStore):
         """Write every file of an artifact below `directory`, checked; see `ArtifactStore.get`."""
 
         def get(manifest: Manifest) -> Manifest:
-            existed = directory.exists()
-            directory.mkdir(parents=True, exist_ok=True)
-            # Beside their targets, so that moving them there cannot run out of space.
-            arriving = Path(tempfile.mkdtemp(prefix=".arriving-", dir=directory))
-            try:
+            with arriving_in(directory) as arriving:
                 for stored in manifest.files:
                     path = arriving / stored.name
                     path.parent.mkdir(parents=True, exist_ok=True)
                     with path.open("xb") as file:
                         copy_checked(self._folder(artifact), stored, file)
-                _move(manifest, arriving, directory)
-            except BaseException:
-                shutil.rmtree(arriving if existed else directory, ignore_errors=True)
-                raise
-            shutil.rmtree(arriving)
+                move_files(manifest, arriving, directory)
             return manifest
 
         return self._while_it_stands(artifact, get)
@@ -288,29 +279,3 @@ def user_stage_root(environ: Mapping[str, str]) -> Path:
     from platformdirs import user_data_path
 
     return user_data_path("shardfit", appauthor=False) / "stages" / "user"
-
-
-def _check_names(files: Mapping[str, bytes | Path], asked: str) -> None:
-    try:
-        check_file_names(list(files))
-    except ArtifactCorruptError as error:
-        raise InvalidArgumentError(asked, error.found, "Use relative names that differ by more than case.") from error
-
-
-def _encode(manifest: Manifest, asked: str) -> bytes:
-    try:
-        return manifest_to_json(manifest)
-    except (TypeError, ValueError) as error:
-        raise InvalidArgumentError(asked, f"the metadata cannot be JSON: {error}", "Use plain values.") from error
-
-
-def _move(manifest: Manifest, arriving: Path, directory: Path) -> None:
-    targets = [directory / stored.name for stored in manifest.files]
-    for target in targets:
-        for parent in [target, *target.parents][: len(target.parts) - len(directory.parts)]:
-            if parent.is_symlink() or (parent.exists() and parent.is_dir() == (parent == target)):
-                asked = f"getting {manifest.artifact!r} into {os.fspath(directory)!r}"
-                raise ArtifactError(asked, f"{os.fspath(parent)!r} is in the way", "Choose an empty folder.")
-    for stored, target in zip(manifest.files, targets, strict=True):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        (arriving / stored.name).replace(target)

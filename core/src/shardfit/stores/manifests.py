@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable
 from typing import Any
 
-from shardfit.artifacts import Manifest, StoredFile
-from shardfit.errors import ArtifactCorruptError
+from shardfit.artifacts import Manifest, StoredFile, check_file_names
+from shardfit.errors import ArtifactCorruptError, InvalidArgumentError
 
 FORMAT = 1
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -28,6 +29,30 @@ def manifest_to_json(manifest: Manifest) -> bytes:
         "metadata": dict(manifest.metadata),
     }
     return json.dumps(content, indent=1, sort_keys=True, allow_nan=False).encode()
+
+
+def encoded_manifest(manifest: Manifest, asked: str) -> bytes:
+    """Return a manifest as JSON, for a store that is asked to `put` it.
+
+    Raises:
+        InvalidArgumentError: The metadata hold something that JSON cannot.
+    """
+    try:
+        return manifest_to_json(manifest)
+    except (TypeError, ValueError) as error:
+        raise InvalidArgumentError(asked, f"the metadata cannot be JSON: {error}", "Use plain values.") from error
+
+
+def check_names_to_put(names: Iterable[str], asked: str) -> None:
+    """Check the names of files that a store is asked to `put`.
+
+    Raises:
+        InvalidArgumentError: They would not stay inside the artifact, or not apart.
+    """
+    try:
+        check_file_names(list(names))
+    except ArtifactCorruptError as error:
+        raise InvalidArgumentError(asked, error.found, "Use relative names that differ by more than case.") from error
 
 
 def manifest_from_json(content: bytes, artifact: str) -> Manifest:
