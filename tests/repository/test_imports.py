@@ -7,7 +7,20 @@ import sys
 
 import pytest
 
-SLOW = ("ray", "xgboost", "lightgbm", "pandas", "polars", "duckdb", "sklearn", "torch", "hypothesis", "pyarrow.dataset")
+SLOW = (
+    "ray",
+    "xgboost",
+    "lightgbm",
+    "pandas",
+    "polars",
+    "duckdb",
+    "sklearn",
+    "torch",
+    "obstore",
+    "mlflow",
+    "hypothesis",
+    "pyarrow.dataset",
+)
 
 
 def slow_modules_after(statement: str) -> list[str]:
@@ -27,6 +40,8 @@ def slow_modules_after(statement: str) -> list[str]:
         "import shardfit_xgboost.hooks",
         "import shardfit_lightgbm",
         "import shardfit_lightgbm.hooks",
+        "import shardfit_stages",
+        "import shardfit_stages.hooks",
         "import shardfit.engines",
         "import shardfit.testing",
     ],

@@ -34,6 +34,7 @@ PUBLIC: dict[str, set[str]] = {
     },
     "shardfit.testing": {"ScalingKit", "ShardingKit", "SourceKit", "StoreKit", "TrainerKit"},
     "shardfit_lightgbm": {"LightGBMEstimator", "LightGBMScalingConfig"},
+    "shardfit_stages": {"Catalogue", "StageTarget", "use_catalogue"},
     "shardfit_xgboost": {"XGBEstimator", "XGBScalingConfig"},
 }
 

@@ -9,9 +9,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+import typer
+from typer.testing import CliRunner
 
 from shardfit import hookspecs
 from shardfit.artifacts import ArtifactStore
+from shardfit.cli import app, plugin_commands
 from shardfit.connector import DataConnector
 from shardfit.events import Event, MetricsReported
 from shardfit.hookspecs import hookimpl
@@ -207,3 +210,33 @@ def test_hook_observers_hear_every_event_and_need_not_take_it(takes_event: bool)
     event = MetricsReported(round=0, metrics={"a": 1.0})
     registered(Takes() if takes_event else TakesNot()).notify(event)
     assert heard == [event if takes_event else None]
+
+
+def test_hook_commands_are_made_when_they_are_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+
+    def make_commands() -> typer.Typer:
+        made.append(True)
+        app = typer.Typer()
+
+        @app.command()
+        def say(word: str) -> None:
+            typer.echo(f"said {word}")
+
+        return app
+
+    class Plugin:
+        @hookimpl
+        def shardfit_commands(self) -> Mapping[str, Any]:
+            return {"say": make_commands, "plan": make_commands}
+
+    registry = registered(Plugin())
+    monkeypatch.setattr(plugin_commands, "default_registry", lambda: registry)
+    assert made == []
+    said = CliRunner().invoke(app, ["say", "hello"])
+    assert said.stdout == "said hello\n"
+    assert len(made) == 1
+    assert " say " in CliRunner().invoke(app, ["--help"]).stdout
+    # The core's own commands are not replaced.
+    assert "JOB.toml" in CliRunner().invoke(app, ["plan", "--help"]).stdout
+    assert CliRunner().invoke(app, ["fly"]).exit_code == 2

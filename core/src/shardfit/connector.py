@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, cast
 
 import pyarrow as pa
 
@@ -19,10 +19,15 @@ if TYPE_CHECKING:
 
 Paths: TypeAlias = "str | os.PathLike[str] | Sequence[str | os.PathLike[str]]"
 BATCH_ROWS = 65_536
+STAGE = "stage"
+"""Name of the source that opens files in stages, of the distribution shardfit-stages."""
 
 
 class SourceRegistry(Protocol):
     """What a connector needs of a registry: `shardfit.registry.Registry` is one."""
+
+    def names(self, kind: Literal["sources"]) -> tuple[str, ...]:
+        """Return the names of the sources."""
 
     def open_source(self, data: object, options: Mapping[str, Any], name: str | None = None) -> DataSource:
         """Return the source of the opener called `name`, or of the one with the highest claim on `data`."""
@@ -69,8 +74,8 @@ class DataConnector:
 
         Args:
             path: A file, a folder (read recursively; names that start with `.` or `_` are skipped), a glob (`**`
-                crosses folders), a URL (`s3://`, `gs://`, `abfss://`, `hdfs://`, `file://`), or a list of them. A file
-                that is named twice is an error.
+                crosses folders), a URL (`s3://`, `gs://`, `abfss://`, `hdfs://`, `file://`), `@DB.SCHEMA.STAGE/path`
+                in a stage, or a list of them. A file that is named twice is an error.
             storage_options: Arguments of the `pyarrow.fs` file system of the URL, such as `{"region": "eu-west-1"}`.
             filesystem: A `pyarrow.fs.FileSystem` to read from instead; `path` is then a path within it.
         """
@@ -140,6 +145,8 @@ class DataConnector:
         data: object = self.data
         if isinstance(data, tuple) and data and all(isinstance(part, DataConnector) for part in data):
             data = tuple(part.resolve(registry) for part in cast("tuple[DataConnector, ...]", data))
+        if self._in_stage(registry):
+            return registry.open_source(data, {**self.options, "format": self.source}, STAGE)
         return registry.open_source(data, self.options, self.source)
 
     def schema(self, registry: SourceRegistry | None = None) -> pa.Schema:
@@ -199,6 +206,16 @@ class DataConnector:
 
     def __repr__(self) -> str:
         return f"DataConnector({self.describe()})"
+
+    def _in_stage(self, registry: SourceRegistry) -> bool:
+        """Return whether the data are files that the source `stage` opens: `@NAME/path`, and URLs if it is there."""
+        paths = [self.data] if isinstance(self.data, str) else self.data
+        if self.source not in ("parquet", "csv") or not isinstance(paths, list) or "filesystem" in self.options:
+            return False
+        if any(isinstance(path, str) and path.startswith("@") for path in paths):
+            return True
+        remote = all(isinstance(path, str) and "://" in path and "?" not in path for path in paths)
+        return bool(paths) and remote and STAGE in registry.names("sources")
 
     def _open(self, registry: SourceRegistry | None) -> DataSource:
         return self.resolve(_default_registry() if registry is None else registry)

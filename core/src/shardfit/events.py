@@ -37,9 +37,11 @@ class RunStarted(Event):
 
     Args:
         trainer: Name of the trainer.
+        job: `Job.describe()`: what was asked for, secrets left out.
     """
 
     trainer: str
+    job: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +54,7 @@ class PlanMade(Event):
         digests: Dataset name -> digest of its shard plan.
         reasons: Why this layout.
         warnings: What the user should know before the start.
+        plan: `RunPlan.to_dict()`: everything that was decided.
     """
 
     workers: int
@@ -59,6 +62,7 @@ class PlanMade(Event):
     digests: Mapping[str, str]
     reasons: tuple[str, ...]
     warnings: tuple[str, ...]
+    plan: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

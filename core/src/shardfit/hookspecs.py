@@ -18,6 +18,8 @@ from shardfit.shard_plan import ShardingStrategy
 from shardfit.source import SourceOpener
 
 if TYPE_CHECKING:
+    from typer import Typer
+
     from shardfit.trainer import Trainer
 
 PROJECT = "shardfit"
@@ -27,6 +29,7 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 
 TrainerProvider: TypeAlias = "Callable[[], Trainer]"
 Exporter: TypeAlias = "Callable[..., Any]"
+CommandProvider: TypeAlias = "Callable[[], Typer]"
 
 
 @hookspec
@@ -108,6 +111,20 @@ def shardfit_exporters() -> Mapping[str, Exporter]:
         @hookimpl
         def shardfit_exporters():
             return {"ray": to_ray_dataset}
+        ```
+    """
+    return {}
+
+
+@hookspec
+def shardfit_commands() -> Mapping[str, CommandProvider]:
+    """Return commands of the command line by name: functions that make a `typer.Typer` when the command is run.
+
+    Example:
+        ```python
+        @hookimpl
+        def shardfit_commands():
+            return {"stage": make_commands}
         ```
     """
     return {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from difflib import get_close_matches
 
@@ -12,7 +13,22 @@ _DISTRIBUTIONS = {
     ("trainers", "lightgbm"): "shardfit-lightgbm",
     ("trainers", "pytorch"): "shardfit-pytorch",
     ("exporters", "torch"): "shardfit-pytorch",
+    ("sources", "stage"): "shardfit-stages",
+    ("artifact_stores", "stage"): "shardfit-stages",
+    ("commands", "stage"): "shardfit-stages",
 }
+
+
+_STAGE_NAME = re.compile(r"@.*|\".*|[A-Za-z_][A-Za-z0-9_$]*(?:\.[A-Za-z_][A-Za-z0-9_$]*){2}", re.DOTALL)
+
+
+def is_stage_name(location: str) -> bool:
+    """Return whether a location is meant as the name of a stage: `DB.SCHEMA.STAGE`, or what begins with `@` or a quote.
+
+    Args:
+        location: What names a stage or data; a path of that form is written with `./` before it.
+    """
+    return _STAGE_NAME.fullmatch(location) is not None
 
 
 def nearest(name: str, known: Sequence[str]) -> str:

@@ -73,6 +73,10 @@ class TrainResult:
     model_address: str
     store: ArtifactStore = field(repr=False)
 
+    def get_model_dir(self) -> str:
+        """Return where the model is published: the folder or URL that holds its files and their manifest."""
+        return self.model_address
+
 
 class Run:
     """One call of `train`. A context manager: leaving it ends the run and writes its record, however it is left.
@@ -127,7 +131,7 @@ class Run:
         return cls(run_id, job, registry, store, observers)
 
     def __enter__(self) -> Self:
-        self.emit(RunStarted(trainer=self._job.trainer))
+        self.emit(RunStarted(trainer=self._job.trainer, job=self._job.describe()))
         return self
 
     def __exit__(
@@ -185,6 +189,7 @@ class Run:
                 digests={name: dataset.shard_plan.digest for name, dataset in plan.datasets.items()},
                 reasons=plan.layout.reasons,
                 warnings=plan.warnings,
+                plan=plan.to_dict(),
             )
         )
 
@@ -238,6 +243,7 @@ class Run:
         metrics = {name: tuple(values[i] for i in sorted(values)) for name, values in self._history.items()}
         best = plan.trainer.best_round(model)
         metadata = {
+            **plan.trainer.metadata(model),
             "run_id": self.run_id,
             "trainer": self._job.trainer,
             "versions": installed_versions(),

@@ -48,6 +48,7 @@ class DataSource(ABC):
     2. `fragments()`: on the driver, any number of times; metadata only.
     3. the source is pickled to workers, without what it has listed: a worker is told its fragments.
     4. `read(...)`: on every worker, once for each of its fragments and each pass over the data.
+    5. `close()`: on every worker, after the last pass.
 
     The same data gives the same schema, the same fragments in the same order, and the same rows every time.
     """
@@ -94,6 +95,20 @@ class DataSource(ABC):
     def in_memory(self) -> bool:
         """Return whether pickling this source would copy rows. Such sources reach Ray workers by reference."""
         return False
+
+    def for_passes(self, passes: int) -> DataSource:
+        """Return the source to read so many times: this one, or one that keeps what it reads. Called on the driver.
+
+        Args:
+            passes: How often each row is read, 1 or more; `Trainer.passes`.
+        """
+        return self
+
+    def close(self) -> None:  # noqa: B027
+        """Give back what reading has taken, such as disk. Called on every worker after training, also after an error.
+
+        The source can be read again afterwards.
+        """
 
     def warnings(self) -> tuple[str, ...]:
         """Return what the plan should tell about this data, a sentence each. Called on the driver, at any time."""

@@ -97,7 +97,7 @@ class Trainer(ABC):
     3. `rendezvous`: once an attempt, on the driver, entered before the workers run and left after them.
     4. `run_worker`: once an attempt, on every worker at the same time.
     5. `collect`: once, on the driver.
-    6. `save`: once, on the driver. `load`: any number of times, anywhere.
+    6. `save`, `metadata`: once, on the driver. `load`: any number of times, anywhere.
     7. `predict`: for each batch, on every worker of a prediction.
 
     The trainer object, what `configure` returns, what `rendezvous` yields and models are pickled to workers.
@@ -239,6 +239,20 @@ class Trainer(ABC):
     @abstractmethod
     def save(self, model: Any) -> Mapping[str, bytes]:
         """Return the files that hold the model; nothing pickled. Called once, on the driver."""
+
+    def metadata(self, model: Any) -> Mapping[str, Any]:
+        """Return what the manifest says of the model, beside what it says of every run. Called once, on the driver.
+
+        `category_maps` is column -> its categories in the order of their codes, for whoever loads the model without
+        shardfit.
+
+        Args:
+            model: What `collect` returned.
+
+        Returns:
+            Plain values that JSON can hold; nothing by default.
+        """
+        return {}
 
     @abstractmethod
     def load(self, files: Mapping[str, bytes]) -> Any:

@@ -95,7 +95,11 @@ def train_worker(
         What the trainer returned, and the rows that it was handed.
     """
     readers = open_shards(context, sources, shards, "ingest")
-    value = trainer.run_worker(context, readers, config, settings, meeting)
+    try:
+        value = trainer.run_worker(context, readers, config, settings, meeting)
+    finally:
+        for source in sources.values():
+            source.close()
     if isinstance(value, WorkerReport):
         return value
     coverage = {

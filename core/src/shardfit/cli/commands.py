@@ -1,32 +1,27 @@
-"""The command `shardfit`: train, plan, plugins, cluster, runs."""
+"""The command `shardfit`: train, plan, plugins, cluster, runs, and what plugins add."""
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
 
+from shardfit.cli.output import AsJson, answering
+from shardfit.cli.plugin_commands import WithPluginCommands
 from shardfit.cli.tables import show_cluster, show_files, show_plan, show_plugins, show_result, show_runs
-from shardfit.errors import ShardfitError
 from shardfit.job import Job
-from shardfit.plain_values import plain_value
 from shardfit.redaction import redact
 from shardfit.registry import default_registry
 from shardfit.registry.discovery import core_version
 
-USER_ERROR = 2
-INTERRUPTED = 130
-
 # Without rich's tracebacks, which show the values of variables, secrets among them.
 app = typer.Typer(
     name="shardfit",
+    cls=WithPluginCommands,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
@@ -35,7 +30,6 @@ app = typer.Typer(
 
 JobFile = Annotated[Path, typer.Argument(metavar="JOB.toml", help="A file that describes the job.")]
 AllowCode = Annotated[bool, typer.Option("--allow-code", help="Run functions that the job names.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
 
 
 def main() -> None:
@@ -65,7 +59,7 @@ def train(job: JobFile, json_: AsJson = False, allow_code: AllowCode = False) ->
     from shardfit.run_record import metrics_at
     from shardfit.train import train as train_job
 
-    with _command(json_) as out:
+    with answering(json_) as out:
         reporter = ProgressReporter(Console(stderr=True))
         try:
             result = train_job(Job.from_toml(job, allow_code), observers=[reporter])
@@ -94,7 +88,7 @@ def plan(job: JobFile, json_: AsJson = False, allow_code: AllowCode = False) -> 
     from shardfit.engines import current_resources
     from shardfit.run_plan import plan_run
 
-    with _command(json_) as out:
+    with answering(json_) as out:
         described = Job.from_toml(job, allow_code)
         planned = plan_run(described, default_registry(), current_resources(os.environ, described.engine))
         out.write({"job": described.describe(), **planned.to_dict()}, show_plan)
@@ -103,7 +97,7 @@ def plan(job: JobFile, json_: AsJson = False, allow_code: AllowCode = False) -> 
 @app.command()
 def plugins(json_: AsJson = False) -> None:
     """Show every plugin, what it provides, and what is wrong with it."""
-    with _command(json_) as out:
+    with answering(json_) as out:
         infos = default_registry().describe()
         content = [
             {
@@ -123,7 +117,7 @@ def cluster(json_: AsJson = False) -> None:
     """Show the engine and the nodes that a run would use now."""
     from shardfit.engines import current_resources
 
-    with _command(json_) as out:
+    with answering(json_) as out:
         found = current_resources(os.environ)
         nodes = [
             {"name": n.name, "address": n.address, "cpus": n.cpus, "gpus": n.gpus, "memory": n.memory}
@@ -141,7 +135,7 @@ def runs(
     from shardfit.run_record import list_records
     from shardfit.stores.local import user_stage_root
 
-    with _command(json_) as out:
+    with answering(json_) as out:
         location = stage or os.fspath(user_stage_root(os.environ))
         records = list_records(default_registry().open_store(location))
         content = {"stage": redact(location), "runs": [json.loads(record.to_json()) for record in records]}
@@ -158,56 +152,6 @@ def new_plugin(
     """Write a new plugin: a package that works and passes the conformance kit of its kind."""
     from shardfit.new_plugin import write_plugin
 
-    with _command(json_) as out:
+    with answering(json_) as out:
         written = write_plugin(name, kind, folder)
         out.write({"files": [path.as_posix() for path in written]}, show_files)
-
-
-class _Output:
-    """Where a command's answer goes: tables for people, or one JSON document."""
-
-    def __init__(self, as_json: bool) -> None:
-        self._as_json = as_json
-        self._answer: tuple[Any, Any] | None = None
-
-    def write(self, content: dict[str, Any], show: Any) -> None:
-        self._answer = (content, show)
-
-    def flush(self) -> None:
-        if self._answer is None:
-            return
-        content, show = self._answer
-        if self._as_json:
-            typer.echo(json.dumps(plain_value(content), allow_nan=False))
-        else:
-            # A pipe has no width; folding paths there would break what reads them.
-            show(Console(width=None if sys.stdout.isatty() else 200), content)
-
-
-@contextlib.contextmanager
-def _command(as_json: bool) -> Iterator[_Output]:
-    output = _Output(as_json)
-    try:
-        with _stdout_to_stderr() if as_json else contextlib.nullcontext():
-            yield output
-        output.flush()
-    except ShardfitError as error:
-        typer.echo(f"error: {redact(str(error))}", err=True)
-        raise typer.Exit(USER_ERROR) from None
-    except KeyboardInterrupt:
-        typer.echo("interrupted", err=True)
-        raise typer.Exit(INTERRUPTED) from None
-
-
-@contextlib.contextmanager
-def _stdout_to_stderr() -> Iterator[None]:
-    # Libraries print from C and from workers, past Python's own redirection.
-    sys.stdout.flush()
-    kept = os.dup(1)
-    os.dup2(2, 1)
-    try:
-        with contextlib.redirect_stdout(sys.stderr):
-            yield
-    finally:
-        os.dup2(kept, 1)
-        os.close(kept)

@@ -23,7 +23,7 @@ def show_plan(console: Console, plan: Mapping[str, Any]) -> None:
     """Show what a run would do."""
     datasets: Mapping[str, Any] = plan["datasets"]
     console.print(f"[bold]Data[/bold] ({plan['trainer']}, {len(plan['features'])} features)")
-    _table(
+    show_table(
         console,
         ["dataset", "source", "fragments", "rows", "decoded", "strategy"],
         [
@@ -33,7 +33,7 @@ def show_plan(console: Console, plan: Mapping[str, Any]) -> None:
     )
     console.print(f"[bold]Workers[/bold] (engine {plan['engine']})")
     _bullets(console, plan["reasons"])
-    _table(
+    show_table(
         console,
         ["worker", "node", "CPUs", "GPUs", "memory", *(f"{name} rows (slices)" for name in datasets)],
         [
@@ -53,7 +53,7 @@ def show_result(console: Console, result: Mapping[str, Any]) -> None:
     """Show what training gave."""
     console.print(f"[bold]Run[/bold] {result['run_id']}, {result['rounds']} rounds, attempt {result['attempts']}")
     best = "last round" if result["best_round"] is None else f"round {result['best_round']}"
-    _table(console, ["metric", best], [(name, f"{value:.6g}") for name, value in result["metrics"].items()])
+    show_table(console, ["metric", best], [(name, f"{value:.6g}") for name, value in result["metrics"].items()])
     for name, part in result["coverage"].items():
         exact = "each row once" if part["exact"] else "[red]not each row once[/red]"
         console.print(f"{escape(name)}: {part['planned']:,} rows planned, {part['used']:,} used, {exact}")
@@ -68,13 +68,13 @@ def show_plugins(console: Console, content: Mapping[str, Any]) -> None:
         provides = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in plugin["provides"].items())
         state = f"broken: {plugin['error']}" if plugin["error"] else "ok"
         rows.append((plugin["name"], plugin["distribution"], plugin["version"], provides, state))
-    _table(console, ["plugin", "distribution", "version", "provides", "state"], rows, most=len(rows))
+    show_table(console, ["plugin", "distribution", "version", "provides", "state"], rows, most=len(rows))
 
 
 def show_cluster(console: Console, cluster: Mapping[str, Any]) -> None:
     """Show the nodes that a run would use."""
     console.print(f"Engine: {cluster['engine']}")
-    _table(
+    show_table(
         console,
         ["node", "address", "CPUs", "GPUs", "memory"],
         [(n["name"], n["address"], f"{n['cpus']:g}", f"{n['gpus']:g}", size(n["memory"])) for n in cluster["nodes"]],
@@ -94,7 +94,7 @@ def show_runs(console: Console, content: Mapping[str, Any]) -> None:
         metrics = ", ".join(f"{name} {float(value):.6g}" for name, value in values.items())
         seconds = sum(run["phases"].values())
         rows.append((run["run_id"], run["trainer"], run["status"], f"{seconds:.1f} s", run["error"] or metrics))
-    _table(console, ["run", "trainer", "status", "time", "metrics or error"], rows, most=len(rows))
+    show_table(console, ["run", "trainer", "status", "time", "metrics or error"], rows, most=len(rows))
 
 
 def size(count: float) -> str:
@@ -116,7 +116,8 @@ def _reads(datasets: Iterable[Mapping[str, Any]], rank: int) -> list[str]:
     ]
 
 
-def _table(console: Console, columns: Sequence[str], rows: Sequence[Sequence[Any]], most: int = _MOST_ROWS) -> None:
+def show_table(console: Console, columns: Sequence[str], rows: Sequence[Sequence[Any]], most: int = _MOST_ROWS) -> None:
+    """Show a table; of more than `most` rows the first."""
     if not rows:
         return
     table = Table(*(), box=None, pad_edge=False, header_style="dim")

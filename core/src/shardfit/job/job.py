@@ -16,6 +16,7 @@ from shardfit.connector import DataConnector
 from shardfit.errors import InvalidJobError
 from shardfit.job.callables import load_callables
 from shardfit.job.problems import invalid_job
+from shardfit.names import is_stage_name
 from shardfit.plain_values import plain_value
 from shardfit.redaction import redact, redact_options
 from shardfit.trainer import TRAIN
@@ -111,7 +112,8 @@ class Job(BaseModel):
         sharding: Name of a sharding strategy; `auto` keeps groups together where there is a group column, and divides
             by rows otherwise.
         scaling: Name of a scaling policy.
-        stage: Location of an artifact store; None for the user's own on this machine.
+        stage: Location of an artifact store: a path, a URL, or a name such as `DB.SCHEMA.STAGE`; None for the user's
+            own on this machine.
         seed: 0 to 2**31 - 1.
         resume_from: Identifier of the checkpoint to go on from, in the same stage.
         checkpoint_every_rounds: Keep a checkpoint after every so many rounds; None or 0 for never.
@@ -215,7 +217,7 @@ def _resolve_paths(content: dict[str, Any], folder: Path) -> None:
     evals = content.get("evals")
     if isinstance(evals, dict):
         content["evals"] = {name: _resolve_data(table, folder) for name, table in evals.items()}
-    if isinstance(content.get("stage"), str):
+    if isinstance(content.get("stage"), str) and not is_stage_name(content["stage"]):
         content["stage"] = _resolve(content["stage"], folder)
 
 
@@ -228,6 +230,6 @@ def _resolve_data(data: Any, folder: Path) -> Any:
 def _resolve(path: Any, folder: Path) -> Any:
     if isinstance(path, list):
         return [_resolve(item, folder) for item in path]
-    if not isinstance(path, str) or not path or "://" in path:
+    if not isinstance(path, str) or not path or "://" in path or path.startswith("@"):
         return path
     return os.fspath(folder / Path(path).expanduser())

@@ -11,7 +11,7 @@ from shardfit.errors import PluginError
 from shardfit.hookspecs import PROJECT
 
 Kind: TypeAlias = Literal[
-    "sources", "sharding_strategies", "trainers", "scaling_policies", "artifact_stores", "exporters"
+    "sources", "sharding_strategies", "trainers", "scaling_policies", "artifact_stores", "exporters", "commands"
 ]
 KINDS: tuple[Kind, ...] = (
     "sources",
@@ -20,6 +20,7 @@ KINDS: tuple[Kind, ...] = (
     "scaling_policies",
     "artifact_stores",
     "exporters",
+    "commands",
 )
 """What plugins provide by name; the hook of a kind is `shardfit_<kind>`."""
 

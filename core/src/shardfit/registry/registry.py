@@ -16,7 +16,7 @@ from shardfit import builtin, hookspecs
 from shardfit.artifacts import ArtifactStore, ArtifactStoreOpener
 from shardfit.errors import DuplicateNameError, PluginError, ShardfitError
 from shardfit.events import Event, EventSink
-from shardfit.hookspecs import Exporter, TrainerProvider
+from shardfit.hookspecs import CommandProvider, Exporter, TrainerProvider
 from shardfit.names import unknown_name
 from shardfit.redaction import redact
 from shardfit.registry.checks import KINDS, Kind, PluginInfo, check_marked, check_provided
@@ -117,6 +117,8 @@ class Registry:
     def get(self, kind: Literal["artifact_stores"], name: str) -> ArtifactStoreOpener: ...
     @overload
     def get(self, kind: Literal["exporters"], name: str) -> Exporter: ...
+    @overload
+    def get(self, kind: Literal["commands"], name: str) -> CommandProvider: ...
     def get(self, kind: Kind, name: str) -> Any:
         """Return what is provided under a name.
 

@@ -76,6 +76,15 @@ class ConcatSource(DataSource):
         """Return whether any of the sources is in memory."""
         return any(source.in_memory() for source in self._sources)
 
+    def for_passes(self, passes: int) -> DataSource:
+        """Return the sources, each for so many passes."""
+        return ConcatSource([source.for_passes(passes) for source in self._sources])
+
+    def close(self) -> None:
+        """Close every source."""
+        for source in self._sources:
+            source.close()
+
     def warnings(self) -> tuple[str, ...]:
         """Return the warnings of every source, each once."""
         return tuple(dict.fromkeys(warning for source in self._sources for warning in source.warnings()))

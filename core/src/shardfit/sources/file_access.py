@@ -131,7 +131,8 @@ def open_storage(paths: list[str], options: Mapping[str, Any]) -> tuple[FileAcce
     """
     filesystem = options.get("filesystem")
     if filesystem is not None:
-        return FileAccess(filesystem, f"{filesystem.type_name}://"), paths
+        # What Python implements is called "py::..." by Arrow, which is no scheme.
+        return FileAccess(filesystem, f"{filesystem.type_name.removeprefix('py::')}://"), paths
     if not any(map(has_scheme, paths)):
         local = [os.path.abspath(os.path.expanduser(path)) for path in paths]  # noqa: PTH100, PTH111 - globs pass too
         return FileAccess(pafs.LocalFileSystem(), "file://"), [path.replace(os.sep, "/") for path in local]

@@ -176,6 +176,10 @@ class LightGBMTrainer(BinnedTrainer):
         """Return `model.txt` and `features.json`."""
         return model.files()
 
+    def metadata(self, model: LightGBMModel) -> Mapping[str, Any]:
+        """Return the categories of the columns that have some."""
+        return {"category_maps": {name: list(known.values) for name, known in model.spec.categories.items()}}
+
     def load(self, files: Mapping[str, bytes]) -> LightGBMModel:
         """Return the model."""
         return LightGBMModel.from_files(files)

@@ -205,6 +205,10 @@ class XGBTrainer(BinnedTrainer):
         """Return `model.ubj` and `features.json`."""
         return model.files()
 
+    def metadata(self, model: XGBModel) -> Mapping[str, Any]:
+        """Return the categories of the columns that have some."""
+        return {"category_maps": {name: list(known.values) for name, known in model.spec.categories.items()}}
+
     def load(self, files: Mapping[str, bytes]) -> XGBModel:
         """Return the model."""
         return XGBModel.from_files(files)
