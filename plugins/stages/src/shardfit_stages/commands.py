@@ -11,9 +11,9 @@ import typer
 from rich.console import Console
 
 from shardfit.artifacts import ArtifactStore
-from shardfit.cli.output import AsJson, answering
+from shardfit.cli.output import USER_ERROR, AsJson, answering
 from shardfit.cli.tables import show_files, show_table, size
-from shardfit.errors import ArtifactError, InvalidArgumentError
+from shardfit.errors import InvalidArgumentError
 from shardfit.redaction import redact
 from shardfit.registry import default_registry
 
@@ -119,11 +119,8 @@ def check(stage: Stage = USER_STAGE, json_: AsJson = False) -> None:
             "rights": [{"right": r.right, "granted": r.granted, "advice": redact(r.advice)} for r in rights],
         }
         out.write(content, _show_rights)
-        if refused := [right for right in rights if not right.granted]:
-            out.flush()
-            found = f"{', '.join(right.right for right in refused)} refused"
-            advice = redact(" ".join(right.advice for right in refused))
-            raise ArtifactError(f"checking the stage {redact(stage)}", found, advice)
+    if any(not right.granted for right in rights):
+        raise typer.Exit(USER_ERROR)
 
 
 def files_below(paths: list[Path]) -> dict[str, bytes | Path]:
