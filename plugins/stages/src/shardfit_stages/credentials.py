@@ -16,7 +16,7 @@ OWN_OPTIONS = {"patience_s": 120.0, "life_s": 900.0, "lease_s": 120.0}
 """Options that the store itself takes, in seconds: how long it tries, how long a sign of life holds, and a lock."""
 
 _SCHEMES = ("s3", "s3a", "gs", "az", "azure", "abfs", "abfss", "adl")
-_REQUEST_S = 300
+_SILENCE_S = 300.0
 _ENDPOINTS = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT", "AWS_ENDPOINT_URL_S3")
 _AWS_KEYS = ("aws_access_key_id", "aws_secret_access_key", "aws_session_token")
 
@@ -62,7 +62,7 @@ def own_options(options: Mapping[str, Any]) -> dict[str, float]:
 
 
 def client_settings(
-    url: str, options: Mapping[str, Any], environ: Mapping[str, str], patience_s: float
+    url: str, options: Mapping[str, Any], environ: Mapping[str, str], patience_s: float, request_s: float
 ) -> dict[str, Any]:
     """Return the arguments of `obstore.store.from_url`.
 
@@ -71,13 +71,19 @@ def client_settings(
         options: The user's; go first.
         environ: Environment variables; obstore reads those of each service by itself.
         patience_s: How long one request is tried again after a failure.
+        request_s: How long one may take; it fails earlier where nothing is heard of the service.
     """
     config = {key: value for key, value in options.items() if key not in OWN_OPTIONS}
     if url.startswith("s3"):
         config = {**_aws_profile(config, environ), **config}
     endpoints = [str(value) for key, value in config.items() if "endpoint" in key.lower()]
     endpoints += [environ[name] for name in _ENDPOINTS if name in environ]
-    client: dict[str, Any] = {"timeout": timedelta(seconds=_REQUEST_S), "connect_timeout": timedelta(seconds=10)}
+    client: dict[str, Any] = {
+        "timeout": timedelta(seconds=request_s),
+        # Services put the parts of a large object together before they answer.
+        "read_timeout": timedelta(seconds=min(request_s, _SILENCE_S)),
+        "connect_timeout": timedelta(seconds=10),
+    }
     if any(endpoint.startswith("http://") for endpoint in endpoints):
         client["allow_http"] = True
     retry = {

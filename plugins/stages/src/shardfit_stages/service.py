@@ -17,6 +17,7 @@ from shardfit_stages.told import ObjectMissingError, ServiceError, scrubber, tol
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
+    from typing_extensions import Buffer
 
 Result = TypeVar("Result")
 
@@ -24,7 +25,9 @@ BLOCK = 8 * 2**20
 """Bytes that are sent or read at once."""
 
 _MOST_PARTS = 9_000
+_GIVEN_UP = "the service gave the upload up: is it full, or was it stopped?"
 _QUICK_S = 15.0
+_LONGEST_REQUEST_S = 86_400.0
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 5.0
 
 
@@ -62,8 +65,8 @@ class ObjectService:
         self.url = url
         self.patience_s = patience_s
         self._scrub = scrubber(options)
-        self._patient = self._open(options, patience_s)
-        self._quick = self._open(options, min(patience_s, _QUICK_S))
+        self._patient = self._open(options, patience_s, _LONGEST_REQUEST_S)
+        self._quick = self._open(options, min(patience_s, _QUICK_S), _QUICK_S)
 
     def put(self, key: str, content: bytes) -> None:
         """Write a small object, in place of one that is there."""
@@ -109,7 +112,9 @@ class ObjectService:
                 if "NoSuchUpload" not in str(error):
                     raise
                 # The service has forgotten the upload, as after a restart: it is sent again from the start.
-                raise ServiceError(self._asked(f"writing {key!r}"), "the service lost the upload") from None
+                raise ServiceError(
+                    self._asked(f"writing {key!r}"), "the service gave the upload up: is it full, or was it stopped?"
+                ) from None
 
         try:
             self._retried(f"writing {key!r}", send)
@@ -125,18 +130,26 @@ class ObjectService:
         return self._retried(f"reading {key!r}", lambda: bytes(self._patient.get(key).bytes()))
 
     def blocks(self, key: str, size: int) -> Iterator[bytes]:
-        """Yield the content of an object of `size` bytes, block by block; what is beyond is not read.
+        """Yield the content of an object block by block, up to `size` bytes.
 
         Raises:
             ObjectMissingError: There is none.
         """
-        if 0 < size <= BLOCK:
-            # Some services answer a range that is all there is as if none was asked for.
-            yield self.get(key)
-            return
-        for start in range(0, size, BLOCK):
-            end = min(start + BLOCK, size)
-            yield self._retried(f"reading {key!r}", partial(self._range, key, start, end))
+        done, until, pause = 0, time.monotonic() + self.patience_s, _FIRST_PAUSE_S
+        while done < size:
+            begun = done
+            try:
+                with told(self._asked(f"reading {key!r}"), self._scrub):
+                    for block in _from(done, self._patient.get(key).stream(min_chunk_size=BLOCK)):
+                        yield block[: size - done]
+                        done += len(block)
+                return
+            except ServiceError:
+                if done > begun:
+                    until, pause = time.monotonic() + self.patience_s, _FIRST_PAUSE_S
+                elif time.monotonic() + pause > until:
+                    raise
+            pause = _rest(pause)
 
     def size(self, key: str) -> int:
         """Return the size of an object in bytes.
@@ -169,14 +182,11 @@ class ObjectService:
             with suppress(ObjectMissingError):
                 self._retried(f"removing {key!r}", partial(self._patient.delete, key))
 
-    def _range(self, key: str, start: int, end: int) -> bytes:
-        return bytes(self._patient.get_range(key, start=start, end=end))
-
-    def _open(self, options: Mapping[str, Any], patience_s: float) -> ObjectStore:
+    def _open(self, options: Mapping[str, Any], patience_s: float, request_s: float) -> ObjectStore:
         from obstore.store import from_url
 
         with told(self._asked("opening the client"), self._scrub):
-            return from_url(self.url, **client_settings(self.url, options, os.environ, patience_s))
+            return from_url(self.url, **client_settings(self.url, options, os.environ, patience_s, request_s))
 
     def _asked(self, doing: str) -> str:
         return f"{doing} in {self.url!r}"
@@ -191,6 +201,19 @@ class ObjectService:
             except ServiceError:
                 if time.monotonic() + pause > until:
                     raise
-            # Writers that fail together must not come back together.
-            time.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - no secret
-            pause = min(2 * pause, _LONGEST_PAUSE_S)
+            pause = _rest(pause)
+
+
+def _rest(pause: float) -> float:
+    # Writers that fail together must not come back together.
+    time.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - no secret
+    return min(2 * pause, _LONGEST_PAUSE_S)
+
+
+def _from(start: int, blocks: Iterable[Buffer]) -> Iterator[bytes]:
+    # Not every service gives a range, so what was read before a connection broke is read again and left out.
+    for block in blocks:
+        content = bytes(block)
+        if start < len(content):
+            yield content[start:]
+        start = max(start - len(content), 0)
