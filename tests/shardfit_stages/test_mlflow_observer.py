@@ -31,7 +31,9 @@ pytestmark = [
 def data() -> pa.Table:
     random = np.random.default_rng(0)
     x, z = random.normal(size=(2, 400))
-    return pa.table({"x": x, "z": z, "y": 2 * x + z, "kind": (x > 0).astype(int) + (z > 0)})
+    return pa.table(
+        {"x": x, "z": z, "y": 2 * x + z, "kind": (x > 0).astype(int) + (z > 0), "word": np.where(x > 1, "a", "b")}
+    )
 
 
 class Tracking:
@@ -110,7 +112,7 @@ def test_lightgbm_is_logged_in_its_own_flavour_with_several_outputs(tracking: Tr
         artifact_stage_location=os.fspath(tmp_path / "stage"),
         observers=[observer],
     )
-    booster = estimator.fit(data(), ["x", "z"], "kind")
+    booster = estimator.fit(data(), ["x", "z", "word"], "kind", categorical_cols=["word"])
     model = tracking.path(observer.run_id(estimator.result.run_id), "model")
     assert tracking.mlflow.lightgbm.load_model(model).model_to_string() == booster.model_to_string()
     signature = tracking.mlflow.models.get_model_info(model).signature
@@ -156,7 +158,13 @@ def test_a_model_of_another_trainer_is_kept_as_its_own_files(tracking: Tracking,
     registry = Registry()
     registry.register(Plugin())
     observer = tracking.observer(registry=registry)
-    job = Job(trainer="mean", data=data(), columns={"label": "y"}, engine="inline", stage=tmp_path / "stage")
+    job = Job(
+        trainer="mean",
+        data=data().select(["x", "y"]),
+        columns={"label": "y"},
+        engine="inline",
+        stage=tmp_path / "stage",
+    )
     result = train(job, registry=registry, observers=[observer])
     saved: Sequence[str] = sorted(result.trainer.save(result.model))
     run = observer.run_id(result.run_id)

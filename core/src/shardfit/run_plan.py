@@ -125,8 +125,7 @@ def plan_run(job: Job, registry: Registry, cluster: ClusterResources) -> RunPlan
     trainer.check_evals(config, tuple(job.evals))
     sources = {TRAIN: job.data.resolve(registry)}
     sources |= {name: connector.resolve(registry) for name, connector in job.evals.items()}
-    passes = trainer.passes(config)
-    sources = {name: source.for_passes(passes) for name, source in sources.items()}
+    sources = {name: source.for_passes(trainer.passes(config)) for name, source in sources.items()}
     schema = sources[TRAIN].schema()
     roles = trainer.columns(config, job.columns, schema)
     casts = plan_casts(schema, roles.all, roles.categorical, _group_alone(roles))
@@ -149,6 +148,7 @@ def plan_run(job: Job, registry: Registry, cluster: ClusterResources) -> RunPlan
         *(warning for source in sources.values() for warning in source.warnings()),
         *_memory_warnings(memory, layout),
     )
+    passes = trainer.passes(config)
     return RunPlan(
         job, trainer, config, asked_config, roles, casts, request, layout, datasets, memory, passes, tuple(warnings)
     )

@@ -27,7 +27,7 @@ def signature_of(trainer: Trainer, model: Any, plan: Mapping[str, Any]) -> Model
     names = trainer.input_columns(model)
     # The types are the library's, which knows codes only: `category_maps` in the manifest turns values into them.
     inputs = Schema([ColSpec("double", name, required=False) for name in names])
-    categories = {cast["name"] for cast in plan.get("casts", ()) if cast["rule"] == "category"}
+    categories = {cast["column"] for cast in plan.get("casts", ()) if cast["rule"] == "category"}
     nothing = pa.record_batch(
         {name: pa.nulls(1, pa.string() if name in categories else pa.float64()) for name in names}
     )

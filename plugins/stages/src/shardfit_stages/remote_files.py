@@ -16,7 +16,7 @@ from shardfit_stages.credentials import check_url, client_settings
 
 _SECOND = 10**9
 _PART = 8 * 2**20
-_PATIENCE_S = 60.0
+_PATIENCE_S, _REQUEST_S = 60.0, 120.0
 _READ_ONLY = "stages are read only here"
 
 
@@ -197,7 +197,7 @@ def connect(url: str, options: Mapping[str, Any], environ: Mapping[str, str]) ->
     authority, _, key = rest.partition("/")
     root = f"{scheme}://{authority}"
     try:
-        store = obstore.store.from_url(root, **client_settings(root, options, environ, _PATIENCE_S))
+        store = obstore.store.from_url(root, **client_settings(root, options, environ, _PATIENCE_S, _REQUEST_S))
     except (obstore.exceptions.BaseError, ValueError, TypeError) as error:
         # Without the message, which repeats URL and options, secrets and all.
         raise UnusableOptions(f"{type(error).__name__} with the options {sorted(options)!r}") from None
