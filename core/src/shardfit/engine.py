@@ -6,10 +6,12 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from shardfit.events import CheckpointOffered, EventSink, MetricsReported, Phase, Progress
+from shardfit.file_parts import send_in_parts
 from shardfit.scaling import ClusterResources, WorkerLayout, WorkerSlot
 
 if TYPE_CHECKING:
@@ -30,7 +32,8 @@ class WorkerContext:
         world_size: Number of workers.
         slot: Its place and its share of the node.
         attempt: 1 for the first try.
-        emit: Sends an event to the driver; never blocks for long and never raises.
+        emit: Sends an event to the driver; never raises, and waits only where parts of files come faster than it
+            takes them.
         should_stop: Whether the driver has asked the workers to stop; cheap.
         clock: Seconds since some moment, for checkpoints after so many seconds.
     """
@@ -48,15 +51,17 @@ class WorkerContext:
         if self.rank == 0:
             self.emit(MetricsReported(attempt=self.attempt, round=round, metrics=dict(metrics)))
 
-    def offer_checkpoint(self, step: int, files: Mapping[str, bytes]) -> None:
+    def offer_checkpoint(self, step: int, files: Mapping[str, bytes | Path]) -> None:
         """Offer a checkpoint to the driver, which stores it; only worker 0's is taken.
 
         Args:
             step: Rounds or steps that it holds.
-            files: Name -> content.
+            files: Name -> content, or the path of a local file, which is sent in parts of 8 MiB, never held whole, and
+                may be removed afterwards.
         """
         if self.rank == 0:
-            self.emit(CheckpointOffered(attempt=self.attempt, step=step, files=dict(files)))
+            offered = send_in_parts(files, self.emit, self.rank, step, self.attempt)
+            self.emit(CheckpointOffered(attempt=self.attempt, step=step, files=offered))
 
     def join(self, meeting: Meeting | None) -> AbstractContextManager[Collectives]:
         """Connect with the other workers while the context lasts, for libraries that do not; see `Collectives`.

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from shardfit.file_parts import SentInParts
 
 Phase = Literal["profile", "ingest", "fit", "predict"]
 
@@ -118,11 +121,11 @@ class CheckpointOffered(Event):
 
     Args:
         step: Rounds (or steps) that it holds.
-        files: Name -> content.
+        files: Name -> content, or what says that its parts were sent before.
     """
 
     step: int
-    files: Mapping[str, bytes] = field(repr=False)
+    files: Mapping[str, bytes | SentInParts] = field(repr=False)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the event without the content of its files."""

@@ -14,6 +14,7 @@ from shardfit.connector import DataConnector
 from shardfit.engines import current_resources, make_engine
 from shardfit.errors import CoverageError
 from shardfit.events import Event, EventSink
+from shardfit.file_parts import contents
 from shardfit.prediction_folder import PredictionFolder
 from shardfit.registry import Registry
 from shardfit.scaling import ScalingRequest, WorkerLayout
@@ -81,7 +82,7 @@ def predict(
 
     try:
         with make_engine(layout.engine).start(layout) as workers:
-            shared = [workers.share(value) for value in (source, trainer, dict(trainer.save(model)))]
+            shared = [workers.share(value) for value in (source, trainer, contents(trainer.save(model)))]
             arguments = [(shared[0], shard, shared[1], shared[2], folder) for shard in shards]
             parts = workers.run(predict_worker, arguments, tell)
         return _publish(folder, parts, rows) if folder is not None else _joined(parts, rows)

@@ -29,6 +29,7 @@ from shardfit.events import (
     RunStarted,
     WorkerLost,
 )
+from shardfit.file_parts import FilePart, PartSpool
 from shardfit.job import Job
 from shardfit.profile import LARGEST_EXACT_INTEGER, Profile
 from shardfit.registry import Registry
@@ -110,6 +111,7 @@ class Run:
         earlier = self.checkpoint.metrics if self.checkpoint else {}
         self._history: dict[str, dict[int, float]] = {name: dict(values) for name, values in earlier.items()}
         self._stored: list[str] = []
+        self._spool = PartSpool()
         self._told_lost = 0
         self._plan: RunPlan | None = None
         self._result: TrainResult | None = None
@@ -141,6 +143,7 @@ class Run:
         if kind is not None:
             status = "cancelled" if issubclass(kind, KeyboardInterrupt | RunCancelledError) else "failed"
         message = "" if value is None else f"{type(value).__name__}: {value}"
+        self._spool.close()
         self.emit(RunEnded(status=status, error=message, phases=dict(self.phases)))
         # A record that fails while the run fails must not hide why the run failed.
         with contextlib.suppress(Exception) if kind is not None else contextlib.nullcontext():
@@ -161,6 +164,9 @@ class Run:
 
     def on_event(self, event: Event) -> None:
         """Take an event from a worker. Called on the driver's thread, for events of the current attempt only."""
+        if isinstance(event, FilePart):
+            self._spool.take(event)
+            return
         if isinstance(event, CheckpointOffered):
             self._store_checkpoint(event)
             return
@@ -275,7 +281,8 @@ class Run:
     def _store_checkpoint(self, event: CheckpointOffered) -> None:
         artifact = f"run/{self.run_id}/checkpoint-{self.attempt}-{event.step}"
         metadata = {"step": event.step, "history": self._finite_history()}
-        self._store.put(artifact, dict(event.files), metadata, self.attempt)
+        self._store.put(artifact, self._spool.files_of(event), metadata, self.attempt)
+        self._spool.forget(event.step)
         self._stored.append(artifact)
         self.emit(CheckpointStored(step=event.step, artifact=artifact))
         for old in self._stored[:-1]:

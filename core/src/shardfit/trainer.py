@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -237,8 +238,11 @@ class Trainer(ABC):
         """Return the model, from what the workers returned, by rank. Called once, on the driver."""
 
     @abstractmethod
-    def save(self, model: Any) -> Mapping[str, bytes]:
-        """Return the files that hold the model; nothing pickled. Called once, on the driver."""
+    def save(self, model: Any) -> Mapping[str, bytes | Path]:
+        """Return the files that hold the model; nothing pickled. Called once, on the driver.
+
+        A large file is better a path, which is stored piece by piece: the model's own, which lives as long as it does.
+        """
 
     def metadata(self, model: Any) -> Mapping[str, Any]:
         """Return what the manifest says of the model, beside what it says of every run. Called once, on the driver.

@@ -15,10 +15,12 @@ from shardfit.engine import WorkerContext
 from shardfit.engines.pulse import Pulse, PulseMeter
 from shardfit.errors import ShardfitError
 from shardfit.events import Event
+from shardfit.file_parts import FilePart
 from shardfit.scaling import WorkerSlot
 
 # Events that come close together travel together: about ten messages a second and worker at most.
 _BATCH_SECONDS = 0.1
+_PARTS_THAT_WAIT = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +73,7 @@ class TaskRunner:
 
     def __init__(self, slot: WorkerSlot, world_size: int, attempt: int) -> None:
         self._events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
+        self._parts = threading.Semaphore(_PARTS_THAT_WAIT)
         self._asked_to_stop = threading.Event()
         self._meter = PulseMeter()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="shardfit-worker")
@@ -102,6 +105,8 @@ class TaskRunner:
             if len(events) >= _MOST_EVENTS:
                 break
         told = tuple(event for event in events if event is not None)
+        for _ in filter(lambda event: isinstance(event, FilePart), told):
+            self._parts.release()
         return EventBatch(told, last=events[-1] is None, pulse=self._meter.pulse())
 
     def ask_to_stop(self) -> None:
@@ -110,6 +115,9 @@ class TaskRunner:
 
     def _emit(self, event: Event) -> None:
         self._meter.hear(event)
+        if isinstance(event, FilePart):
+            # A disk gives parts faster than a network takes them: no more than these wait in memory.
+            self._parts.acquire()
         self._events.put(event)
 
     def _run(self, task: Callable[..., Any], arguments: tuple[Any, ...]) -> Outcome:

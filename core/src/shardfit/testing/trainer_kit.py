@@ -19,6 +19,7 @@ from shardfit.columns import ColumnRoles
 from shardfit.connector import DataConnector
 from shardfit.errors import UnknownParameterError, UnreadableSourceError
 from shardfit.events import CheckpointStored, Event, MetricsReported, PlanMade, ProfileMade, Progress, RunEnded
+from shardfit.file_parts import contents
 from shardfit.sources.arrow import ArrowSource
 from shardfit.sources.concat import ConcatSource
 from shardfit.stores.local import LocalStore
@@ -195,9 +196,9 @@ class TrainerKit(Kit, ABC):
         model, trainer = found.result.model, self.make_trainer()
         for name, content in found.files.items():
             check(content[:1] != b"\x80" or content[1:2] not in b"\x02\x03\x04\x05", f"{name!r} is a pickle")
-        self.compare(found.files, trainer.save(model), "what was published and what save() gives")
+        self.compare(found.files, contents(trainer.save(model)), "what was published and what save() gives")
         loaded = self.make_trainer().load(found.files)
-        self.compare(found.files, trainer.save(loaded), "a model that was loaded")
+        self.compare(found.files, contents(trainer.save(loaded)), "a model that was loaded")
         rows = self._rows_to_predict(trainer, model)
         check(trainer.predict(loaded, rows).equals(trainer.predict(model, rows)), "a loaded model predicts otherwise")
 
@@ -225,7 +226,7 @@ class TrainerKit(Kit, ABC):
         config = self.make_trainer().configure(self.params)
         pickle.loads(pickle.dumps(config))  # noqa: S301 - made here
         model = pickle.loads(pickle.dumps(found.result.model))  # noqa: S301 - made here
-        self.compare(found.files, there.save(model), "a pickled model")
+        self.compare(found.files, contents(there.save(model)), "a pickled model")
 
     def _train(self, folder: Path, trainer: Trainer | None = None, **fields: Any) -> FinishedRun:
         evaluation = self.table(self.rows // 3, 1)

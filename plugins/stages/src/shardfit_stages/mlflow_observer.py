@@ -17,6 +17,7 @@ from mlflow.tracking import MlflowClient
 from shardfit.artifacts import Manifest
 from shardfit.errors import ArtifactError
 from shardfit.events import ArtifactStored, Event, MetricsReported, PlanMade, RunEnded, RunStarted
+from shardfit.file_parts import contents
 from shardfit.redaction import redact
 from shardfit.registry import Registry, default_registry
 from shardfit.trainer import Trainer
@@ -167,7 +168,7 @@ def _save(run: _Run, trainer: Trainer, model: Any, path: Path) -> None:
     """Save a model in its library's flavour; of a trainer without one, the files that it saves itself."""
     flavour = _FLAVOURS.get(run.trainer)
     if flavour is None:
-        for name, content in trainer.save(model).items():
+        for name, content in contents(trainer.save(model)).items():
             (path / name).parent.mkdir(parents=True, exist_ok=True)
             (path / name).write_bytes(content)
         return
