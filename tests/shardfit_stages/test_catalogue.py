@@ -84,6 +84,15 @@ def test_an_unknown_stage_is_an_error_that_lists_what_exists(tmp_path: Path) -> 
         catalogue.locate("@~")
 
 
+def test_a_variable_that_is_not_set_harms_no_other_stage(tmp_path: Path) -> None:
+    text = '[stages]\n"A.B.C" = { url = "s3://bucket", options = { secret = "${NOT_THERE}" } }\n"A.B.D" = "s3://d"'
+    catalogue = Catalogue.load({}, written(tmp_path, text))
+    assert catalogue.locate("A.B.D").url == "s3://d"
+    for use in (lambda: catalogue.locate("A.B.C"), lambda: catalogue.options_for("s3://bucket/x")):
+        with pytest.raises(InvalidArgumentError, match="'NOT_THERE' is not set"):
+            use()
+
+
 def test_a_root_holds_the_stages_that_are_not_listed(tmp_path: Path) -> None:
     written(tmp_path, '[stages]\nroot = "stages"\n"A.B.C" = "s3://bucket/c"')
     catalogue = Catalogue.load({}, tmp_path)
@@ -100,7 +109,6 @@ def test_a_root_holds_the_stages_that_are_not_listed(tmp_path: Path) -> None:
         '[stages]\n"A.B" = "s3://bucket"',
         '[stages]\n"A.B.C" = { url = "s3://bucket", option = {} }',
         '[stages]\n"A.B.C" = { url = "s3://bucket", options = 3 }',
-        '[stages]\n"A.B.C" = { url = "s3://bucket", options = { secret = "${NOT_THERE}" } }',
         '[stages]\nroot = "s3://bucket"',
         '[stages]\n"A.B.C" = "s3://a"\n"a.b.c" = "s3://b"',
     ],

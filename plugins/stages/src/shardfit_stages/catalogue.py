@@ -56,6 +56,7 @@ class Catalogue:
         stages: Name, in any spelling, -> URL or path, or a `StageTarget` with options.
         root: Folder that holds the stages that are not listed; None where listed ones are all there are.
         user: Folder of the user's own stage; None where `@~` means nothing.
+        variables: What each `${NAME}` in URLs and options stands for when a stage is used; None to leave them alone.
 
     Raises:
         InvalidArgumentError: A name cannot be read, or two spellings of one name are given.
@@ -64,6 +65,7 @@ class Catalogue:
     stages: Mapping[Any, Any] = field(default_factory=dict, repr=False)
     root: Path | None = None
     user: Path | None = None
+    variables: Mapping[str, str] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         read: dict[StageName, StageTarget] = {}
@@ -87,18 +89,18 @@ class Catalogue:
         """
         user = user_stage_root(environ)
         table, base = _read_file(environ, folder)
-        listed = _targets(table, base, environ, FILE_NAME)
+        listed = _targets(table, base, FILE_NAME)
         if text := environ.get(STAGES_VARIABLE):
-            listed |= _targets(_json_object(text), folder, environ, STAGES_VARIABLE)
+            listed |= _targets(_json_object(text), folder, STAGES_VARIABLE)
         root = _root(table, base)
-        return cls(listed, root or (None if listed else user / NAMED), user)
+        return cls(listed, root or (None if listed else user / NAMED), user, dict(environ))
 
     def locate(self, location: str | StageLocation) -> StageTarget:
         """Return where a stage, or a path in it, is.
 
         Raises:
             InvalidArgumentError: It is no name of a stage, or leads out of it.
-            UnknownNameError: There is no such stage; lists those that exist.
+            UnknownNameError: There is no such stage, or no such variable; lists the stages that exist.
         """
         wanted = parse_location(location) if isinstance(location, str) else location
         return self._stage(wanted).below(wanted.path)
@@ -106,25 +108,32 @@ class Catalogue:
     def options_for(self, url: str) -> Mapping[str, Any] | None:
         """Return the options of the listed stage that `url` lies in, the innermost one; None if it lies in none."""
         inside = [
-            target
-            for target in self.stages.values()
-            if url.rstrip("/") == target.url.rstrip("/") or url.startswith(target.url.rstrip("/") + "/")
+            (len(target.url), name)
+            for name, target in self.stages.items()
+            if f"{url.rstrip('/')}/".startswith(f"{target.url.rstrip('/')}/")
         ]
-        return max(inside, key=lambda target: len(target.url)).options if inside else None
+        return self._filled(max(inside)[1]).options if inside else None
 
     def _stage(self, wanted: StageLocation) -> StageTarget:
         if wanted.name is None:
             if self.user is None:
                 raise UnknownNameError("looking for the stage @~", "this catalogue has none", self._exists())
             return StageTarget(os.fspath(self.user))
-        listed: StageTarget | None = self.stages.get(wanted.name)
-        if listed is not None:
-            return listed
+        if wanted.name in self.stages:
+            return self._filled(wanted.name)
         if self.root is None:
             near = nearest(str(wanted.name), [str(name) for name in self.stages])
             advice = f"Did you mean {near}? {self._exists()}" if near else self._exists()
             raise UnknownNameError(f"looking for the stage {wanted.name}", "the catalogue does not list it", advice)
         return StageTarget(os.fspath(self.root.joinpath(*wanted.name.folders)))
+
+    def _filled(self, name: StageName) -> StageTarget:
+        """Return a listed stage with its variables filled in: one that is missing harms no other stage."""
+        target: StageTarget = self.stages[name]
+        if self.variables is None:
+            return target
+        options = {key: _expanded(value, self.variables, name) for key, value in target.options.items()}
+        return StageTarget(_expanded(target.url, self.variables, name), options)
 
     def _exists(self) -> str:
         return f"There is: {', '.join(map(str, sorted(self.stages))) or 'none'}."
@@ -174,20 +183,18 @@ def _root(table: Mapping[str, Any], base: Path) -> Path | None:
     return base / Path(root).expanduser()
 
 
-def _targets(
-    table: Mapping[str, Any], base: Path, environ: Mapping[str, str], where: str
-) -> dict[StageName, StageTarget]:
+def _targets(table: Mapping[str, Any], base: Path, where: str) -> dict[StageName, StageTarget]:
     found: dict[StageName, StageTarget] = {}
     for key, value in table.items():
         if key == "root":
             continue
         if (name := parse_name(key)) in found:
             raise InvalidArgumentError(f"reading the stages in {where}", f"{name} is listed twice", "List it once.")
-        found[name] = _target(key, value, base, environ, where)
+        found[name] = _target(key, value, base, where)
     return found
 
 
-def _target(name: str, value: Any, base: Path, environ: Mapping[str, str], where: str) -> StageTarget:
+def _target(name: str, value: Any, base: Path, where: str) -> StageTarget:
     entry = {"url": value} if isinstance(value, str) else value
     asked = f"reading the stage {name!r} in {where}"
     if not isinstance(entry, Mapping) or not isinstance(entry.get("url"), str) or entry.keys() - {"url", "options"}:
@@ -195,20 +202,20 @@ def _target(name: str, value: Any, base: Path, environ: Mapping[str, str], where
     options = entry.get("options", {})
     if not isinstance(options, Mapping):
         raise InvalidArgumentError(asked, "options is no table", 'options = { region = "eu-west-1" }')
-    url = _expanded(entry["url"], environ, asked)
+    url: str = entry["url"]
     if "://" not in url:
         url = os.fspath(base / Path(url).expanduser())
-    return StageTarget(url, {key: _expanded(option, environ, asked) for key, option in options.items()})
+    return StageTarget(url, dict(options))
 
 
-def _expanded(value: Any, environ: Mapping[str, str], asked: str) -> Any:
-    """Return the value with each `${NAME}` replaced by the environment variable, so that files need hold no secret."""
+def _expanded(value: Any, variables: Mapping[str, str], name: StageName) -> Any:
+    """Return the value with each `${NAME}` replaced by the variable, so that files need hold no secret."""
     if not isinstance(value, str):
         return value
 
     def look_up(match: re.Match[str]) -> str:
-        if match[1] not in environ:
-            raise InvalidArgumentError(asked, f"the environment has no {match[1]!r}", "Set it.")
-        return environ[match[1]]
+        if match[1] not in variables:
+            raise InvalidArgumentError(f"looking for the stage {name}", f"{match[1]!r} is not set", "Set the variable.")
+        return variables[match[1]]
 
     return _VARIABLE.sub(look_up, value)
