@@ -73,20 +73,17 @@ def compare(folder: Path, total_bytes: int, repeats: int) -> list[tuple[str, flo
     """Return who, seconds and peak bytes, of each repeat."""
     write_files(folder / "files", total_bytes)
     found = []
-    with rclone(folder / "served") as server:
-        text = json.dumps([server.url, server.options, os.fspath(folder / "files")])
-        copy = [rclone_binary(), "copy", os.fspath(folder / "files"), f"loopback:{BUCKET}/copied"]
-        for _ in range(repeats):
+    for number in range(repeats):
+        # A server and a folder of its own for each: rclone remembers what it has served.
+        with rclone(folder / f"served-{number}-copy") as server:
+            copy = [rclone_binary(), "copy", os.fspath(folder / "files"), f"loopback:{BUCKET}/copied"]
             found.append(("rclone copy", *measured(copy, rclone_environment(server))))
-            _empty(folder / "served" / BUCKET)
+        shutil.rmtree(folder / f"served-{number}-copy")
+        with rclone(folder / f"served-{number}-put") as server:
+            text = json.dumps([server.url, server.options, os.fspath(folder / "files")])
             found.append(("shardfit put", *measured([sys.executable, "-c", PUT], {}, text)))
-            _empty(folder / "served" / BUCKET)
+        shutil.rmtree(folder / f"served-{number}-put")
     return found
-
-
-def _empty(folder: Path) -> None:
-    for path in folder.iterdir():
-        shutil.rmtree(path)
 
 
 def main() -> None:

@@ -10,6 +10,7 @@ import base64
 import fcntl
 import hashlib
 import hmac
+import json
 import os
 import socket
 import subprocess
@@ -108,6 +109,17 @@ def moto() -> Server:
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
     environ = {"PYTHONPATH": os.fspath(SERVICES / "python")}
     return Server(command, f"s3://{BUCKET}", s3_options(port), port, environ)
+
+
+def gcs() -> Server:
+    """Return a server of Google's XML API in memory: moto, translated. Call `make_bucket` once it runs."""
+    _check_installed("python")
+    port = free_port()
+    command = [sys.executable, "-m", "scripts.gcs_server", str(port)]
+    environ = {"PYTHONPATH": os.pathsep.join([os.fspath(SERVICES / "python"), os.fspath(SERVICES.parent)])}
+    account = {"gcs_base_url": f"http://127.0.0.1:{port}", "disable_oauth": True}
+    account |= dict.fromkeys(("client_email", "private_key", "private_key_id"), "")
+    return Server(command, f"gs://{BUCKET}", {"service_account_key": json.dumps(account)}, port, environ)
 
 
 def azurite() -> Server:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from scripts.object_servers import Server, ServerMissingError, azurite, make_bucket, moto, rclone
+from scripts.object_servers import Server, ServerMissingError, azurite, gcs, make_bucket, moto, rclone
 
 
 def running(make: Callable[[], Server]) -> Iterator[Server]:
@@ -37,3 +37,9 @@ def moto_server() -> Iterator[Server]:
 def azurite_server() -> Iterator[Server]:
     """Azure's own emulator, in memory."""
     yield from running(azurite)
+
+
+@pytest.fixture(scope="session")
+def gcs_server() -> Iterator[Server]:
+    """Google's XML API in memory: moto behind a translator of headers."""
+    yield from running(gcs)

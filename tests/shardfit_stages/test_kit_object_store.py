@@ -57,3 +57,9 @@ class TestObjectStoreOnAzurite(ObjectStoreKit):
     @pytest.fixture(autouse=True)
     def served(self, azurite_server: Server) -> None:
         self.server = azurite_server
+
+
+class TestObjectStoreOnGoogleTranslated(ObjectStoreKit):
+    @pytest.fixture(autouse=True)
+    def served(self, gcs_server: Server) -> None:
+        self.server = gcs_server

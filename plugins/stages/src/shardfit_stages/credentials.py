@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import configparser
+import re
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
@@ -76,7 +77,8 @@ def client_settings(
     config = {key: value for key, value in options.items() if key not in OWN_OPTIONS}
     if url.startswith("s3"):
         config = {**_aws_profile(config, environ), **config}
-    endpoints = [str(value) for key, value in config.items() if "endpoint" in key.lower()]
+    # A service account may name another server than Google's.
+    endpoints = [str(value) for key, value in config.items() if re.search("endpoint|service_account_key", key, re.I)]
     endpoints += [environ[name] for name in _ENDPOINTS if name in environ]
     client: dict[str, Any] = {
         "timeout": timedelta(seconds=request_s),
@@ -84,7 +86,7 @@ def client_settings(
         "read_timeout": timedelta(seconds=min(request_s, _SILENCE_S)),
         "connect_timeout": timedelta(seconds=10),
     }
-    if any(endpoint.startswith("http://") for endpoint in endpoints):
+    if any("http://" in endpoint for endpoint in endpoints):
         client["allow_http"] = True
     retry = {
         "max_retries": 8,
