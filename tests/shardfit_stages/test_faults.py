@@ -24,6 +24,7 @@ WAYS = [(died, arrives) for died in (False, True) for arrives in (False, True)]
 def this_process_died(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever left a mark is dead as soon as somebody else asks: writers here die without a process of their own."""
     numbers = itertools.count()
+    monkeypatch.setattr("shardfit_stages.marks._LAST_REQUEST_S", 0.0)
     monkeypatch.setattr(shardfit_stages.identity, "_started", lambda pid: f"{next(numbers)}")
 
 

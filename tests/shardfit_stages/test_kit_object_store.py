@@ -17,8 +17,8 @@ from shardfit_stages.store import ObjectArtifactStore
 
 
 class ObjectStoreKit(StoreKit):
-    max_examples: ClassVar[int] = 4
-    artifacts_at_once: ClassVar[int] = 5
+    max_examples: ClassVar[int] = 3
+    artifacts_at_once: ClassVar[int] = 3
     server: Server
 
     def make_store(self, folder: Path) -> ArtifactStore:

@@ -7,7 +7,7 @@ from contextlib import suppress
 from shardfit.errors import ArtifactCorruptError
 from shardfit_stages.identity import this_process
 from shardfit_stages.layout import PUBLISHING, WRITING, artifact_and_put, mark_key, new_put
-from shardfit_stages.marks import is_dead
+from shardfit_stages.marks import is_dead, outlast_requests
 from shardfit_stages.reading import read_published
 from shardfit_stages.service import ObjectService, StoredObject
 
@@ -35,6 +35,8 @@ def collect_garbage(service: ObjectService, life_s: float, lease_s: float) -> in
         marks = {mark.key: mark for mark in service.list(WRITING)}
         younger = marks.pop(probe)
         dead = {key for key, mark in marks.items() if is_dead(service, mark, younger, life_s)}
+        if dead:
+            outlast_requests()
         files = _files_by_put(found)
         went = 0
         for (artifact, put), keys in sorted(files.items()):

@@ -20,6 +20,7 @@ from shardfit_stages.told import ObjectMissingError
 
 _BEATS_A_LIFE = 8
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.01, 0.5
+_LAST_REQUEST_S = 1.0
 
 
 def now_s() -> float:
@@ -44,6 +45,11 @@ def is_dead(service: ObjectService, mark: StoredObject, younger: StoredObject, l
         return has_died(service.get(mark.key))
     except ObjectMissingError:
         return True
+
+
+def outlast_requests() -> None:
+    """Wait for what a process that has just died may have sent: the service may still be at it."""
+    time.sleep(_LAST_REQUEST_S)
 
 
 class LifeSign:
@@ -173,6 +179,7 @@ def _rivals(service: ObjectService, artifact: str, key: str, lease_s: float) -> 
         if other is None or not conflict(other[0], artifact):
             continue
         if is_dead(service, mark, mine, lease_s):
+            outlast_requests()
             service.delete([mark.key])
         else:
             living.append(other[1])
