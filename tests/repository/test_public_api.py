@@ -11,6 +11,7 @@ PUBLIC: dict[str, set[str]] = {
     "shardfit": {
         "ArtifactStore",
         "BinnedTrainer",
+        "Cancellation",
         "Claim",
         "ColumnRoles",
         "DataConnector",
@@ -30,6 +31,7 @@ PUBLIC: dict[str, set[str]] = {
         "default_registry",
         "hookimpl",
         "plan_run",
+        "resume_run",
         "train",
     },
     "shardfit.testing": {"ScalingKit", "ShardingKit", "SourceKit", "StoreKit", "TrainerKit"},

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import time
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from shardfit.after_loss import layout_after_loss
+from shardfit.cancellation import Cancellation
 from shardfit.engine import Engine
-from shardfit.errors import WorkerLostError
+from shardfit.errors import RunCancelledError, WorkerLostError
+from shardfit.events import WaitingForWorkers
 from shardfit.hookspecs import hookimpl
 from shardfit.registry import Registry
 from shardfit.scaling import ClusterResources, Keep, Node, Resize, WorkerLayout, WorkerSlot
-from shardfit.train import layout_after_loss
 
 LAYOUT = WorkerLayout("ray", (WorkerSlot(0, "a", 1), WorkerSlot(1, "b", 1)), ("Two nodes.",))
 LOST = WorkerLostError("running worker 1", "it is gone").at(1, "b")
@@ -55,23 +56,43 @@ def registry() -> Registry:
     return registry
 
 
-def plan(max_attempts: int) -> Any:
-    job = SimpleNamespace(scaling="patient", max_attempts=max_attempts)
+def plan() -> Any:
+    job = SimpleNamespace(scaling="patient")
     return SimpleNamespace(job=job, request=None, layout=LAYOUT)
 
 
-def test_a_policy_that_keeps_is_asked_again_after_the_wait(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
-    waits: list[float] = []
-    monkeypatch.setattr(time, "sleep", waits.append)
-    cluster = GrowingCluster()
-    assert layout_after_loss(LOST, plan(max_attempts=3), registry, cluster) == LAYOUT
-    assert (cluster.looks, waits) == (3, [0.25, 0.25])
+class CountedCancellation(Cancellation):
+    """Waits in no time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waits: list[float] = []
+
+    def wait(self, seconds: float) -> None:
+        self.waits.append(seconds)
 
 
-def test_a_policy_that_never_gives_a_layout_ends_in_the_loss(
-    registry: Registry, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+def test_a_policy_that_keeps_is_asked_again_after_the_wait_and_observers_hear_of_it(registry: Registry) -> None:
+    cluster, waited, events = GrowingCluster(), CountedCancellation(), []
+    assert layout_after_loss(LOST, plan(), registry, cluster, events.append, waited) == LAYOUT
+    assert (cluster.looks, waited.waits) == (3, [0.25, 0.25])
+    assert events == [WaitingForWorkers(workers=2, seconds_left=left) for left in (600.0, 599.75)]
+
+
+def test_a_policy_that_never_gives_a_layout_ends_in_the_loss(registry: Registry) -> None:
+    class Shrunk(GrowingCluster):
+        def resources(self) -> ClusterResources:
+            return ClusterResources((Node("a", "a", 1.0),), "ray")
+
+    waited = CountedCancellation()
     with pytest.raises(WorkerLostError) as caught:
-        layout_after_loss(LOST, plan(max_attempts=2), registry, GrowingCluster())
+        layout_after_loss(LOST, plan(), registry, Shrunk(), lambda event: None, waited)
     assert (caught.value.rank, caught.value.node) == (1, "b")
+    assert sum(waited.waits) == 600.0
+
+
+def test_a_cancelled_run_waits_no_longer(registry: Registry) -> None:
+    cancellation = Cancellation()
+    cancellation.cancel()
+    with pytest.raises(RunCancelledError):
+        layout_after_loss(LOST, plan(), registry, GrowingCluster(), lambda event: None, cancellation)

@@ -23,6 +23,7 @@ import cloudpickle
 import pytest
 
 from shardfit import engines, prediction
+from shardfit.cancellation import Cancellation
 from shardfit.engine import Engine, Result, Shared, WorkerGroup
 from shardfit.engines import discovery
 from shardfit.engines.failures import Failure
@@ -117,6 +118,7 @@ class ProcessGroup(WorkerGroup):
         self._answers: dict[_Request, Any] = {}
         self._lost: dict[int, Gone] = {}
         self._sending = threading.Lock()
+        self._cancellation = Cancellation()
         self._lines: list[Any] = []
         self._workers: list[Any] = []
         _start_server()
@@ -149,7 +151,7 @@ class ProcessGroup(WorkerGroup):
                 self._ask(rank, "run", task, *(value.handle if isinstance(value, Shared) else value for value in mine))
                 for rank, (mine, _) in enumerate(zip(arguments, self._lines, strict=True))
             ]
-            return Watch(self, outcomes, on_event).results()
+            return Watch(self, outcomes, on_event, self._cancellation.check).results()
         except BaseException:
             self.stop()
             raise
@@ -158,6 +160,10 @@ class ProcessGroup(WorkerGroup):
         """Send every worker the wish; does not wait."""
         for rank in range(len(self._lines)):
             self._ask(rank, "ask_to_stop")
+
+    def cancel(self) -> None:
+        """Have `run` raise at its next look around; see `WorkerGroup.cancel`."""
+        self._cancellation.cancel()
 
     def stop(self) -> None:
         """Kill every worker and wait until it is gone."""

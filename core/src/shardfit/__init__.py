@@ -2,6 +2,7 @@
 
 from shardfit.artifacts import ArtifactStore
 from shardfit.binned_trainer import BinnedTrainer
+from shardfit.cancellation import Cancellation
 from shardfit.columns import ColumnRoles
 from shardfit.connector import DataConnector
 from shardfit.engine import WorkerContext
@@ -10,6 +11,7 @@ from shardfit.events import Event
 from shardfit.hookspecs import hookimpl
 from shardfit.job import Job
 from shardfit.registry import Registry, default_registry
+from shardfit.resume_run import resume_run
 from shardfit.run import TrainResult
 from shardfit.run_plan import RunPlan, plan_run
 from shardfit.scaling import WorkerLayout
@@ -21,6 +23,7 @@ from shardfit.trainer import Trainer
 __all__ = [
     "ArtifactStore",
     "BinnedTrainer",
+    "Cancellation",
     "Claim",
     "ColumnRoles",
     "DataConnector",
@@ -40,5 +43,6 @@ __all__ = [
     "default_registry",
     "hookimpl",
     "plan_run",
+    "resume_run",
     "train",
 ]

@@ -144,6 +144,10 @@ class WorkerGroup(ABC):
     def ask_to_stop(self) -> None:
         """Make every worker's `should_stop` true, soon; returns at once. May be called from `on_event`."""
 
+    def cancel(self) -> None:
+        """Have the call of `run` that is under way, or the next one, raise `RunCancelledError` soon. On any thread."""
+        self.ask_to_stop()
+
     @abstractmethod
     def stop(self) -> None:
         """Stop every worker at once, whatever it is doing. May be called twice."""

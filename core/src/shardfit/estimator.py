@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
+from shardfit.cancellation import Cancellation
 from shardfit.columns import ColumnRoles
 from shardfit.connector import DataConnector
 from shardfit.errors import InvalidArgumentError
@@ -78,6 +79,7 @@ class BoosterEstimator:
         self._registry = registry
         self._observers = tuple(observers)
         self._result: TrainResult | None = None
+        self._cancellation = Cancellation()
 
     @property
     def result(self) -> TrainResult:
@@ -89,6 +91,14 @@ class BoosterEstimator:
         if self._result is None:
             raise InvalidArgumentError("asking for a result", "nothing has been fitted", "Call fit first.")
         return self._result
+
+    def cancel(self) -> None:
+        """End the fit that is under way, from another thread: it raises `RunCancelledError` within seconds.
+
+        Its workers are gone then, and `shardfit.resume_run` goes on from its last checkpoint. Nothing happens where no
+        fit is under way.
+        """
+        self._cancellation.cancel()
 
     def predict(self, dataset: object) -> pa.ChunkedArray:
         """Return one prediction for each row of `dataset`, in its row order; distributed as training is.
@@ -152,7 +162,13 @@ class BoosterEstimator:
             max_attempts=self._max_attempts,
         )
         printer = [RoundPrinter(int(verbose_eval))] if verbose_eval else []
-        self._result = train(job, registry=self._registry, observers=[*self._observers, *printer])
+        self._cancellation = Cancellation()
+        self._result = train(
+            job,
+            registry=self._registry,
+            observers=[*self._observers, *printer],
+            cancellation=self._cancellation,
+        )
         return self._result
 
 

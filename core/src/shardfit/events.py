@@ -181,6 +181,32 @@ class WorkerLost(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WaitingForWorkers(Event):
+    """After a loss the scaling policy waits for a replacement; told now and then while it does.
+
+    Args:
+        workers: How many the lost attempt had.
+        seconds_left: Until the run is given up.
+    """
+
+    workers: int
+    seconds_left: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckpointFailed(Event):
+    """The store refused a checkpoint; training goes on, and the next one is offered to it again.
+
+    Args:
+        step: Rounds (or steps) that it holds.
+        reason: What the store said.
+    """
+
+    step: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ArtifactStored(Event):
     """The finished model is published.
 

@@ -7,17 +7,19 @@ import math
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Literal, Self
 
 from shardfit.artifacts import ArtifactStore
+from shardfit.cancellation import Cancellation
 from shardfit.coverage import DatasetCoverage
 from shardfit.engines.losses import loss_event
-from shardfit.errors import RunCancelledError, WorkerLostError
+from shardfit.errors import ArtifactError, RunCancelledError, StaleAttemptError, WorkerLostError
 from shardfit.events import (
     ArtifactStored,
+    CheckpointFailed,
     CheckpointOffered,
     CheckpointStored,
     Event,
@@ -31,9 +33,11 @@ from shardfit.events import (
 )
 from shardfit.file_parts import FilePart, PartSpool
 from shardfit.job import Job
+from shardfit.presence import Presence, SignOfLife
 from shardfit.profile import LARGEST_EXACT_INTEGER, Profile
 from shardfit.registry import Registry
 from shardfit.run_plan import RunPlan
+from shardfit.run_presence import presence_of
 from shardfit.run_record import RunRecord, metrics_at, new_run_id, save_record
 from shardfit.stores.local import user_stage_root
 from shardfit.trainer import Checkpoint, Trainer
@@ -89,6 +93,10 @@ class Run:
         store: Keeps checkpoints, the model and the record.
         observers: Called with every event, beside the plugins' own.
         clock: Seconds since some moment.
+        cancellation: Ends it from outside.
+        attempt: The first that it makes: 1, or more for a run that is resumed.
+        resumed_from: The checkpoint to go on from instead of that of the job.
+        fingerprint: Of the data that the run was started with; empty to take whatever is there.
     """
 
     def __init__(
@@ -99,13 +107,23 @@ class Run:
         store: ArtifactStore,
         observers: Sequence[EventSink],
         clock: Any = time.monotonic,
+        cancellation: Cancellation | None = None,
+        attempt: int = 1,
+        resumed_from: Checkpoint | None = None,
+        fingerprint: str = "",
     ) -> None:
         self.run_id = run_id
-        self.attempt = 1
-        self.checkpoint = load_checkpoint(store, job.resume_from) if job.resume_from else None
+        self.attempt = self._first_attempt = attempt
+        self.cancellation = cancellation or Cancellation()
+        self.checkpoint = resumed_from
+        if resumed_from is None and job.resume_from:
+            self.checkpoint = load_checkpoint(store, job.resume_from)
+        self._fingerprint = fingerprint
+        self._presence = Presence(run_id=run_id, attempt=attempt)
+        self._life = SignOfLife(store)
         self.phases: dict[str, float] = {}
         self.warnings: list[str] = []
-        self._job, self._registry, self._store = job, registry, store
+        self.job, self._registry, self._store = job, registry, store
         self._observers = tuple(observers)
         self._clock = clock
         earlier = self.checkpoint.metrics if self.checkpoint else {}
@@ -117,23 +135,30 @@ class Run:
         self._result: TrainResult | None = None
 
     @classmethod
-    def start(cls, job: Job, registry: Registry, observers: Sequence[EventSink]) -> Run:
+    def start(
+        cls,
+        job: Job,
+        registry: Registry,
+        observers: Sequence[EventSink],
+        cancellation: Cancellation | None = None,
+    ) -> Run:
         """Return a new run with an identifier and an open store.
 
         Args:
             job: What is asked for; names the stage.
             registry: Opens the stage, and knows the plugins that observe.
             observers: Called with every event, beside those.
+            cancellation: Ends it from outside.
 
         Raises:
             ArtifactError: The store cannot be opened, or `job.resume_from` is not in it.
         """
         store = registry.open_store(job.stage or str(user_stage_root(os.environ)))
         run_id = new_run_id(datetime.now(UTC), os.urandom(_ENTROPY_BYTES))
-        return cls(run_id, job, registry, store, observers)
+        return cls(run_id, job, registry, store, observers, cancellation=cancellation)
 
     def __enter__(self) -> Self:
-        self.emit(RunStarted(trainer=self._job.trainer, job=self._job.describe()))
+        self.emit(RunStarted(trainer=self.job.trainer, job=self.job.describe()))
         return self
 
     def __exit__(
@@ -148,6 +173,7 @@ class Run:
         # A record that fails while the run fails must not hide why the run failed.
         with contextlib.suppress(Exception) if kind is not None else contextlib.nullcontext():
             save_record(self._store, self._record(status, message))
+        self._life.end()
 
     @contextlib.contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -163,7 +189,14 @@ class Run:
         self._registry.notify(replace(event, run_id=self.run_id, attempt=self.attempt), self._observers)
 
     def on_event(self, event: Event) -> None:
-        """Take an event from a worker. Called on the driver's thread, for events of the current attempt only."""
+        """Take an event from a worker. Called on the driver's thread, for events of the current attempt only.
+
+        Raises:
+            RunCancelledError: The run was cancelled.
+            StaleAttemptError: Another driver has taken the run over.
+        """
+        self.cancellation.check()
+        self._life.check()
         if isinstance(event, FilePart):
             self._spool.take(event)
             return
@@ -184,9 +217,13 @@ class Run:
             InvalidArgumentError: The checkpoint that was asked for does not fit the plan.
         """
         self._plan = plan
-        if self.attempt == 1 and self.checkpoint is not None:
-            plan.trainer.check_resume(plan.config, plan.roles, self.checkpoint)
+        if self.attempt == self._first_attempt:
+            if self.checkpoint is not None:
+                plan.trainer.check_resume(plan.config, plan.roles, self.checkpoint)
+            self._presence = presence_of(plan, self._presence, self._fingerprint)
         self._store.fence(self.run_id, self.attempt)
+        self._presence = replace(self._presence, attempt=self.attempt)
+        self._life.show(self._presence)
         self._warn(plan.warnings)
         self.emit(
             PlanMade(
@@ -228,8 +265,9 @@ class Run:
         """
         if self._told_lost != self.attempt:
             self.emit(loss_event(error))
-        if self.attempt >= self._job.max_attempts:
+        if self.attempt - self._first_attempt + 1 >= self.job.max_attempts:
             raise error
+        self.cancellation.check()
         self.attempt += 1
         if self._stored:
             self.checkpoint = load_checkpoint(self._store, self._stored[-1])
@@ -251,7 +289,7 @@ class Run:
         metadata = {
             **plan.trainer.metadata(model),
             "run_id": self.run_id,
-            "trainer": self._job.trainer,
+            "trainer": self.job.trainer,
             "versions": installed_versions(),
             "shard_plan": plan.datasets["train"].shard_plan.digest,
             "metrics": {name: value for name, value in metrics_at(best, metrics).items() if math.isfinite(value)},
@@ -281,8 +319,17 @@ class Run:
     def _store_checkpoint(self, event: CheckpointOffered) -> None:
         artifact = f"run/{self.run_id}/checkpoint-{self.attempt}-{event.step}"
         metadata = {"step": event.step, "history": self._finite_history()}
-        self._store.put(artifact, self._spool.files_of(event), metadata, self.attempt)
-        self._spool.forget(event.step)
+        try:
+            self._store.put(artifact, self._spool.files_of(event), metadata, self.attempt)
+        except StaleAttemptError:
+            raise
+        except ArtifactError as error:
+            # A store that is away may be back for the next one, and what the workers have is lost if they stop.
+            self._warn([f"No checkpoint after {event.step} rounds: {error}"])
+            self.emit(CheckpointFailed(step=event.step, reason=str(error)))
+            return
+        finally:
+            self._spool.forget(event.step)
         self._stored.append(artifact)
         self.emit(CheckpointStored(step=event.step, artifact=artifact))
         for old in self._stored[:-1]:
@@ -306,8 +353,8 @@ class Run:
             attempts=self.attempt,
             status=status,
             error=error,
-            trainer=self._job.trainer,
-            job=self._job.describe(),
+            trainer=self.job.trainer,
+            job=self.job.describe(),
             versions=installed_versions(),
             plan=plan.to_dict() if plan else {},
             warnings=tuple(self.warnings),
@@ -316,6 +363,7 @@ class Run:
             coverage={name: str(part.handed) for name, part in result.coverage.items()} if result else {},
             phases=dict(self.phases),
             model_address=result.model_address if result else "",
+            resume=asdict(self._presence) if plan and not result else {},
         )
 
 
@@ -331,7 +379,7 @@ def load_checkpoint(store: ArtifactStore, artifact: str) -> Checkpoint:
         ArtifactCorruptError: A file is torn or altered.
     """
     if "/" not in artifact:
-        found = sorted(store.list(f"run/{artifact}/checkpoint-"), key=_checkpoint_order)
+        found = _checkpoints(store, artifact)
         artifact = found[-1] if found else f"model/{artifact}"
     manifest = store.manifest(artifact)
     files = {stored.name: store.read(artifact, stored.name) for stored in manifest.files}
@@ -340,6 +388,16 @@ def load_checkpoint(store: ArtifactStore, artifact: str) -> Checkpoint:
     # JSON has turned the numbers of the rounds into text.
     metrics = {name: {int(number): value for number, value in values.items()} for name, values in history.items()}
     return Checkpoint(step, files, metrics)
+
+
+def newest_checkpoint(store: ArtifactStore, run_id: str) -> Checkpoint | None:
+    """Return the newest checkpoint of a run, or None where it has left none."""
+    found = _checkpoints(store, run_id)
+    return load_checkpoint(store, found[-1]) if found else None
+
+
+def _checkpoints(store: ArtifactStore, run_id: str) -> list[str]:
+    return sorted(store.list(f"run/{run_id}/checkpoint-"), key=_checkpoint_order)
 
 
 def _checkpoint_order(artifact: str) -> tuple[int, ...]:

@@ -16,7 +16,7 @@ from shardfit.redaction import redact
 
 logger = logging.getLogger(__name__)
 
-Status = Literal["finished", "failed", "cancelled"]
+Status = Literal["finished", "failed", "cancelled", "running", "lost"]
 
 _FORMAT = 1
 _FILE = "record.json"
@@ -29,7 +29,7 @@ class RunRecord:
     Args:
         run_id: Identifier; begins with the time of the start in UTC, so that records sort by it.
         attempts: Number of attempts, 1 if no worker was lost.
-        status: How it ended.
+        status: How it ended; `running` and `lost` are what `list_runs` says of a run that has left no record.
         error: The message of the error, secrets redacted; empty where there was none.
         trainer: Name of the trainer.
         job: `Job.describe()`: what was asked for.
@@ -43,6 +43,7 @@ class RunRecord:
         phases: Phase -> seconds.
         peak_memory: Process or worker -> peak bytes, as far as known.
         model_address: Where the model is published, or empty.
+        resume: What `resume_run` goes on from: the fields of a `Presence`; empty where no plan was made.
     """
 
     run_id: str
@@ -60,6 +61,7 @@ class RunRecord:
     phases: Mapping[str, float] = field(default_factory=dict)
     peak_memory: Mapping[str, int] = field(default_factory=dict)
     model_address: str = ""
+    resume: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """Return the record as JSON; `from_json` gives an equal record but for tuples, which become lists."""
@@ -127,8 +129,23 @@ def save_record(store: ArtifactStore, record: RunRecord) -> str:
         ArtifactError: The store refuses it.
     """
     artifact = f"run/{record.run_id}/record"
+    if record.attempts > 1:
+        # That of an earlier driver, whose run this one has resumed.
+        store.delete(artifact)
     store.put(artifact, {_FILE: record.to_json().encode()}, {"status": record.status}, record.attempts)
     return artifact
+
+
+def record_of(store: ArtifactStore, run_id: str) -> RunRecord | None:
+    """Return the record of a run, or None where it has left none.
+
+    Raises:
+        ArtifactCorruptError: It is torn, or of another format.
+    """
+    try:
+        return RunRecord.from_json(store.read(f"run/{run_id}/record", _FILE))
+    except ArtifactNotFoundError:
+        return None
 
 
 def list_records(store: ArtifactStore) -> Iterator[RunRecord]:

@@ -7,13 +7,14 @@ Each line of `train` calls one function; `docs/path.md` draws the same path.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 
+from shardfit.after_loss import layout_after_loss
 from shardfit.binned_trainer import BinnedTrainer
+from shardfit.cancellation import Cancellation
 from shardfit.coverage import check_coverage
-from shardfit.engine import Engine, WorkerGroup
+from shardfit.engine import WorkerGroup
 from shardfit.engines import current_resources, make_engine
 from shardfit.errors import WorkerLostError
 from shardfit.events import EventSink
@@ -22,18 +23,24 @@ from shardfit.profile.datasets import profile_datasets
 from shardfit.registry import Registry, default_registry
 from shardfit.run import Run, TrainResult
 from shardfit.run_plan import RunPlan, plan_run, replan
-from shardfit.scaling import Resize, WorkerLayout
 from shardfit.trainer import RunSettings, WorkerReport
 from shardfit.worker import WorkerShard, train_worker
 
 
-def train(job: Job, *, registry: Registry | None = None, observers: Sequence[EventSink] = ()) -> TrainResult:
+def train(
+    job: Job,
+    *,
+    registry: Registry | None = None,
+    observers: Sequence[EventSink] = (),
+    cancellation: Cancellation | None = None,
+) -> TrainResult:
     """Train the model that `job` describes and publish it.
 
     Args:
         job: What to train, on what, how.
         registry: Where trainers, sources and the rest come from; the installed plugins if None.
         observers: Called with every event, on this thread, beside the observers among the plugins.
+        cancellation: Ends the run from another thread.
 
     Returns:
         The model, its metrics, the proof of coverage, and where it was published.
@@ -42,9 +49,22 @@ def train(job: Job, *, registry: Registry | None = None, observers: Sequence[Eve
         ShardfitError: See `shardfit.errors`; nothing is published unless everything went well.
     """
     registry = registry or default_registry()
-    with Run.start(job, registry, observers) as run:
+    return run_to_end(Run.start(job, registry, observers, cancellation), registry)
+
+
+def run_to_end(run: Run, registry: Registry) -> TrainResult:
+    """Plan, train and publish: a new run, or one that is resumed.
+
+    Args:
+        run: Not entered yet.
+        registry: Where trainers, sources and the rest come from.
+
+    Raises:
+        ShardfitError: As for `train`.
+    """
+    with run:
         with run.phase("plan"):
-            plan = plan_run(job, registry, current_resources(engine=job.engine))
+            plan = plan_run(run.job, registry, current_resources(engine=run.job.engine))
         reports = _train_until_done(run, plan, registry)
         coverage = check_coverage([report.coverage for report in reports])
         model = plan.trainer.collect([report.value for report in reports])
@@ -59,32 +79,12 @@ def _train_until_done(run: Run, plan: RunPlan, registry: Registry) -> list[Worke
         try:
             with run.phase("start"):
                 workers = engine.start(plan.layout, run.attempt)
-            with workers:
+            with workers, run.cancellation.calling(workers.cancel):
                 return train_attempt(run, plan, workers)
         except WorkerLostError as lost:
             run.lost(lost)
-            plan = replan(plan, registry, layout_after_loss(lost, plan, registry, engine))
-
-
-def layout_after_loss(lost: WorkerLostError, plan: RunPlan, registry: Registry, engine: Engine) -> WorkerLayout:
-    """Return the layout of the next attempt: the policy is asked, and asked again after each wait that it wants.
-
-    Args:
-        lost: What ended the last attempt.
-        plan: Of that attempt.
-        registry: Has the policy.
-        engine: Says what is left of the cluster.
-
-    Raises:
-        WorkerLostError: The policy waited as often as the job allows attempts, and no replacement came.
-    """
-    policy = registry.get("scaling_policies", plan.job.scaling)
-    for _ in range(plan.job.max_attempts):
-        answer = policy.after_loss(engine.resources(), plan.request, plan.layout)
-        if isinstance(answer, Resize):
-            return answer.layout
-        time.sleep(answer.wait_s)
-    raise lost
+            layout = layout_after_loss(lost, plan, registry, engine, run.emit, run.cancellation)
+            plan = replan(plan, registry, layout)
 
 
 def train_attempt(run: Run, plan: RunPlan, workers: WorkerGroup) -> list[WorkerReport]:

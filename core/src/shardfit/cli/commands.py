@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -28,6 +29,10 @@ app = typer.Typer(
     help="Train from tables larger than one machine: the same model however many workers trained it.",
 )
 
+runs_app = typer.Typer(help="Show the runs of a stage, or go on with one.")
+app.add_typer(runs_app, name="runs")
+
+Stage = Annotated[str | None, typer.Option(help="Where they were published; your own stage if left out.")]
 JobFile = Annotated[Path, typer.Argument(metavar="JOB.toml", help="A file that describes the job.")]
 AllowCode = Annotated[bool, typer.Option("--allow-code", help="Run functions that the job names.")]
 
@@ -56,7 +61,6 @@ def _shardfit(
 def train(job: JobFile, json_: AsJson = False, allow_code: AllowCode = False) -> None:
     """Train the model that a job describes, and publish it."""
     from shardfit.cli.progress import ProgressReporter
-    from shardfit.run_record import metrics_at
     from shardfit.train import train as train_job
 
     with answering(json_) as out:
@@ -65,21 +69,7 @@ def train(job: JobFile, json_: AsJson = False, allow_code: AllowCode = False) ->
             result = train_job(Job.from_toml(job, allow_code), observers=[reporter])
         finally:
             reporter.close()
-        content = {
-            "run_id": result.run_id,
-            "attempts": result.attempts,
-            "rounds": max(map(len, result.metrics.values()), default=0),
-            "metrics": metrics_at(result.best_round, result.metrics),
-            "best_round": result.best_round,
-            "coverage": {
-                name: {"planned": part.planned.rows, "used": part.handed.rows, "exact": part.exact}
-                for name, part in result.coverage.items()
-            },
-            "phases": dict(result.phases),
-            "warnings": list(result.warnings),
-            "model_address": result.model_address,
-        }
-        out.write(content, show_result)
+        out.write(_described(result), show_result)
 
 
 @app.command(no_args_is_help=True)
@@ -126,20 +116,42 @@ def cluster(json_: AsJson = False) -> None:
         out.write({"engine": found.engine, "nodes": nodes}, show_cluster)
 
 
-@app.command()
-def runs(
-    stage: Annotated[str | None, typer.Option(help="Where they were published; your own stage if left out.")] = None,
-    json_: AsJson = False,
-) -> None:
-    """Show the runs of a stage, the oldest first."""
-    from shardfit.run_record import list_records
+@runs_app.callback(invoke_without_command=True)
+def runs(context: typer.Context, stage: Stage = None, json_: AsJson = False) -> None:
+    """Show the runs of a stage, the oldest first; those that go on, and those whose driver is gone, too."""
+    from shardfit.presence import list_runs
     from shardfit.stores.local import user_stage_root
 
+    if context.invoked_subcommand is not None:
+        return
     with answering(json_) as out:
         location = stage or os.fspath(user_stage_root(os.environ))
-        records = list_records(default_registry().open_store(location))
+        records = list_runs(default_registry().open_store(location), datetime.now(UTC))
         content = {"stage": redact(location), "runs": [json.loads(record.to_json()) for record in records]}
         out.write(content, show_runs)
+
+
+@runs_app.command(name="resume", no_args_is_help=True)
+def resume(
+    run_id: Annotated[str, typer.Argument(metavar="ID", help="Of a run that `shardfit runs` shows.")],
+    stage: Stage = None,
+    job: Annotated[Path | None, typer.Option(help="The job's file, where the run could not write it down.")] = None,
+    allow_code: AllowCode = False,
+    take_over: Annotated[bool, typer.Option("--take-over", help="Go on even if its driver seems to live.")] = False,
+    json_: AsJson = False,
+) -> None:
+    """Go on with a run that failed, was cancelled or lost its driver, from its last checkpoint; on any machine."""
+    from shardfit.cli.progress import ProgressReporter
+    from shardfit.resume_run import resume_run
+
+    with answering(json_) as out:
+        given = None if job is None else Job.from_toml(job, allow_code)
+        reporter = ProgressReporter(Console(stderr=True))
+        try:
+            result = resume_run(run_id, stage, job=given, take_over=take_over, observers=[reporter])
+        finally:
+            reporter.close()
+        out.write(_described(result), show_result)
 
 
 @app.command(name="new-plugin", no_args_is_help=True)
@@ -155,3 +167,22 @@ def new_plugin(
     with answering(json_) as out:
         written = write_plugin(name, kind, folder)
         out.write({"files": [path.as_posix() for path in written]}, show_files)
+
+
+def _described(result: Any) -> dict[str, Any]:
+    from shardfit.run_record import metrics_at
+
+    return {
+        "run_id": result.run_id,
+        "attempts": result.attempts,
+        "rounds": max(map(len, result.metrics.values()), default=0),
+        "metrics": metrics_at(result.best_round, result.metrics),
+        "best_round": result.best_round,
+        "coverage": {
+            name: {"planned": part.planned.rows, "used": part.handed.rows, "exact": part.exact}
+            for name, part in result.coverage.items()
+        },
+        "phases": dict(result.phases),
+        "warnings": list(result.warnings),
+        "model_address": result.model_address,
+    }

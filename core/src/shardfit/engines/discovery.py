@@ -125,3 +125,18 @@ def _running_here(environ: Mapping[str, str]) -> str | None:
         return None
     # The file outlives a cluster that was killed.
     return address if find_spec("ray") is not None and answers(address) else None
+
+
+def refused(address: str, error: Exception) -> InfeasibleRequestError:
+    """Return the error for a cluster that is there and did not let this process in.
+
+    Args:
+        address: Of the cluster.
+        error: What Ray raised.
+    """
+    return InfeasibleRequestError(
+        f"joining the Ray cluster at {address!r}",
+        f"{type(error).__name__}: {error}",
+        "A cluster with authentication needs its token in ~/.ray/auth_token or RAY_AUTH_TOKEN here too; "
+        "and Python and Ray must be of the same version everywhere.",
+    )

@@ -7,6 +7,7 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from shardfit.cancellation import Cancellation
 from shardfit.engine import Engine, Result, Shared, WorkerContext, WorkerGroup
 from shardfit.engines.machine import LOCAL_ADDRESS, this_machine
 from shardfit.errors import InfeasibleRequestError, ShardfitError, WorkerError
@@ -55,6 +56,7 @@ class InlineGroup(WorkerGroup):
         self.layout = layout
         self._attempt = attempt
         self._asked_to_stop = threading.Event()
+        self._cancellation = Cancellation()
 
     @property
     def address(self) -> str:
@@ -71,7 +73,7 @@ class InlineGroup(WorkerGroup):
         """Call `task(context, *arguments[0])` here; see `WorkerGroup.run`."""
         (mine,) = arguments
         values = [argument.handle if isinstance(argument, Shared) else argument for argument in mine]
-        relay = _Relay(on_event)
+        relay = _Relay(on_event, self._cancellation)
         context = WorkerContext(
             rank=0,
             world_size=1,
@@ -100,6 +102,11 @@ class InlineGroup(WorkerGroup):
         """Set the flag that the worker's `should_stop` reads."""
         self._asked_to_stop.set()
 
+    def cancel(self) -> None:
+        """Have the worker stop, and whatever event it emits next raise."""
+        self._cancellation.cancel()
+        self._asked_to_stop.set()
+
     def stop(self) -> None:
         """Set the same flag: there is no process to end."""
         self._asked_to_stop.set()
@@ -108,12 +115,13 @@ class InlineGroup(WorkerGroup):
 class _Relay:
     """Passes events on and remembers what the observer raised, which ends the run even if a library swallows it."""
 
-    def __init__(self, on_event: EventSink) -> None:
-        self._on_event = on_event
+    def __init__(self, on_event: EventSink, cancellation: Cancellation) -> None:
+        self._on_event, self._cancellation = on_event, cancellation
         self.raised: BaseException | None = None
 
     def __call__(self, event: Event) -> None:
         try:
+            self._cancellation.check()
             self._on_event(event)
         except BaseException as error:
             self.raised = error

@@ -6,6 +6,7 @@ import ipaddress
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from shardfit.engines.addresses import answers
 from shardfit.engines.machine import LOCAL_NODE
@@ -47,6 +48,16 @@ class Member:
             gpus=float(self.resources.get("GPU", 0.0)),
             memory=int(self.resources.get("memory", 0)),
         )
+
+
+def member_of(node: Mapping[str, Any], name: str) -> Member:
+    """Return a node as Ray lists it.
+
+    Args:
+        node: Ray's own description.
+        name: What layouts call it; from address and id where empty.
+    """
+    return Member(node["NodeID"], node["NodeManagerAddress"], node["Resources"], name, node["NodeManagerPort"])
 
 
 def in_order(members: Iterable[Member]) -> list[Member]:

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -21,19 +22,20 @@ import ray
 from ray.exceptions import ActorUnschedulableError, RayActorError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from shardfit.cancellation import Cancellation
 from shardfit.engine import Engine, Result, Shared, WorkerGroup
-from shardfit.engines.addresses import answers
-from shardfit.engines.discovery import find_cluster, has_token
+from shardfit.engines.discovery import find_cluster, has_token, refused
 from shardfit.engines.failures import Failure, reason_of_death
+from shardfit.engines.local_guard import watch_local_ray
 from shardfit.engines.machine import LOCAL_NODE, process_exists, this_machine
-from shardfit.engines.placement import Member, in_order, occupied, place
+from shardfit.engines.placement import Member, in_order, member_of, occupied, place
 from shardfit.engines.ray_blocks import Block, blocks_of
 from shardfit.engines.ray_worker import CALLS_AT_ONCE, RayWorker
 from shardfit.engines.vitals import Vitals, WorkerPlace, end_process, look_at
 from shardfit.engines.watch import Gone, Watch
 from shardfit.errors import (
-    InfeasibleRequestError,
     InvalidArgumentError,
+    LossCause,
     UnreadableSourceError,
     WorkerError,
     WorkerLostError,
@@ -90,21 +92,18 @@ class RayEngine(Engine):
         address = find_cluster(self._environ)
         quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
         if address is None:
-            machine = this_machine(self._environ)
-            ray.init("local", num_cpus=int(machine.cpus), num_gpus=int(machine.gpus), include_dashboard=False, **quiet)
+            here = this_machine(self._environ)
+            share = {"num_cpus": int(here.cpus), "num_gpus": int(here.gpus)}
+            local = ray.init("local", include_dashboard=False, **share, **quiet)
             _started_address = _gcs_address()
+            watch_local_ray(Path(local.address_info["session_dir"]))
             return
         if "RAY_AUTH_MODE" not in self._environ and has_token(self._environ):
             _authenticate()
         try:
             ray.init(address, **quiet)
         except (RayError, ConnectionError, RuntimeError) as error:
-            raise InfeasibleRequestError(
-                f"joining the Ray cluster at {address!r}",
-                f"{type(error).__name__}: {error}",
-                "A cluster with authentication needs its token in ~/.ray/auth_token or RAY_AUTH_TOKEN here too; "
-                "and Python and Ray must be of the same version everywhere.",
-            ) from error
+            raise refused(address, error) from error
 
     def resources(self) -> ClusterResources:
         """Return the nodes that are alive, by address."""
@@ -149,6 +148,7 @@ class RayGroup(WorkerGroup):
         self._members = tuple(members)
         self._suspects = suspects
         self._hanging: set[int] = set()
+        self._cancellation = Cancellation()
         self._actors: list[Any] = []
         self._places: list[WorkerPlace] = []
 
@@ -179,8 +179,7 @@ class RayGroup(WorkerGroup):
         if waiting:
             for rank, reply in enumerate(replies):
                 if reply in waiting and not self._members[rank].answers:
-                    error = WorkerLostError(f"starting {self.describe(rank)}", "its node does not answer")
-                    raise error.at(rank, self.layout.slots[rank].node).because("node gone")
+                    raise self._not_started(rank, "its node does not answer", cause="node gone")
             free, total = ray.available_resources(), ray.cluster_resources()
             raise occupied(self.layout.workers, len(waiting), deadline_s, free, total)
         for rank, reply in enumerate(replies):
@@ -195,11 +194,9 @@ class RayGroup(WorkerGroup):
     ) -> list[Result]:
         """Run `task` on every worker; see `WorkerGroup.run`. Stops all of them before it raises."""
         try:
-            outcomes = [
-                self._submit(rank, task, mine)
-                for rank, (mine, _) in enumerate(zip(arguments, self._actors, strict=True))
-            ]
-            return Watch(self, outcomes, on_event).results()
+            each = zip(range(len(self._actors)), arguments, strict=True)
+            outcomes = [self._submit(rank, task, mine) for rank, mine in each]
+            return Watch(self, outcomes, on_event, self._cancellation.check).results()
         except BaseException:
             self.stop()
             raise
@@ -208,6 +205,10 @@ class RayGroup(WorkerGroup):
         """Send every worker the wish; does not wait."""
         for actor in self._actors:
             actor.ask_to_stop.remote()
+
+    def cancel(self) -> None:
+        """Have `run` raise at its next look around; see `WorkerGroup.cancel`."""
+        self._cancellation.cancel()
 
     def stop(self) -> None:
         """Kill every worker and wait, a few seconds at most, until the processes are gone."""
@@ -285,7 +286,7 @@ class RayGroup(WorkerGroup):
         try:
             ray.get(self.ping(rank), timeout=_REASON_SECONDS)
         except RayError as later:
-            return later if isinstance(later, RayActorError) else error
+            error = later if isinstance(later, RayActorError) else error
         return error
 
     def describe(self, rank: int) -> str:
@@ -305,13 +306,15 @@ class RayGroup(WorkerGroup):
     def _place(self, rank: int, reply: Any) -> WorkerPlace:
         try:
             place: WorkerPlace = ray.get(reply)
-        except (RayActorError, ActorUnschedulableError) as error:
-            gone = isinstance(error, ActorUnschedulableError)
-            found = f"the node is gone: {error}" if gone else str(error)
-            advice = "" if gone else "shardfit must be installed on every node."
-            lost = WorkerLostError(f"starting {self.describe(rank)}", found, advice)
-            raise lost.at(rank, self.layout.slots[rank].node).because("node gone" if gone else "") from error
+        except ActorUnschedulableError as error:
+            raise self._not_started(rank, f"the node is gone: {error}", cause="node gone") from error
+        except RayActorError as error:
+            raise self._not_started(rank, str(error), "shardfit must be installed on every node.") from error
         return place
+
+    def _not_started(self, rank: int, found: str, advice: str = "", cause: LossCause = "") -> WorkerLostError:
+        error = WorkerLostError(f"starting {self.describe(rank)}", found, advice)
+        return error.at(rank, self.layout.slots[rank].node).because(cause)
 
 
 def _gcs_address() -> str:
@@ -327,15 +330,12 @@ def _authenticate() -> None:
 
 
 def _members() -> list[Member]:
-    listed = [node for node in ray.nodes() if node["Alive"]]
     # The cluster takes many seconds to strike off a host that went away, and a retry must not count on it meanwhile.
-    with ThreadPoolExecutor(max_workers=32) as pool:
-        there = list(pool.map(answers, (f"{node['NodeManagerAddress']}:{node['NodeManagerPort']}" for node in listed)))
     name = LOCAL_NODE if started_here() else ""
-    return in_order(
-        Member(node["NodeID"], node["NodeManagerAddress"], node["Resources"], name, node["NodeManagerPort"])
-        for node in (node for node, answered in zip(listed, there, strict=True) if answered)
-    )
+    members = [member_of(node, name) for node in ray.nodes() if node["Alive"]]
+    with ThreadPoolExecutor(max_workers=32) as pool:
+        there = list(pool.map(lambda member: member.answers, members))
+    return in_order(member for member, answered in zip(members, there, strict=True) if answered)
 
 
 def _run_on(node: str, timeout_s: float, task: Callable[..., Any], *arguments: Any) -> Any:

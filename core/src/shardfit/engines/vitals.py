@@ -81,7 +81,7 @@ def own_place(address: str) -> WorkerPlace:
     """
     pid = os.getpid()
     group = next((str(folder) for folder in control_groups(Path("/"), "memory") if folder.is_dir()), "")
-    return WorkerPlace(pid, address, _started(pid), _log_file(), group, _oom_kills(group))
+    return WorkerPlace(pid, address, started_at(pid), _log_file(), group, _oom_kills(group))
 
 
 def look_at(place: WorkerPlace) -> Vitals:
@@ -102,7 +102,7 @@ def look_at(place: WorkerPlace) -> Vitals:
 
 def end_process(place: WorkerPlace) -> bool:
     """Kill a process of this machine that may be stopped or hang; return whether it was there."""
-    if not process_exists(place.pid) or _started(place.pid) != place.started:
+    if not process_exists(place.pid) or started_at(place.pid) != place.started:
         return False
     with suppress(ProcessLookupError):
         os.kill(place.pid, signal.SIGKILL)
@@ -144,7 +144,8 @@ def _state(place: WorkerPlace) -> tuple[str, int]:
     return words[0], int(words[11]) + int(words[12])
 
 
-def _started(pid: int) -> int:
+def started_at(pid: int) -> int:
+    """Return when a process of this machine was started, in ticks since the machine was; 0 if it is not there."""
     try:
         return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
     except (OSError, IndexError, ValueError):

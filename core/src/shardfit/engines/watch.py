@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from time import monotonic as now
 from typing import Any, Protocol
@@ -70,9 +70,17 @@ class Watch:
         calls: How to talk to the workers.
         outcomes: The requests for the workers' outcomes, by rank.
         on_event: Receives events, on this thread; what it raises ends the wait.
+        check: Called several times a second; what it raises ends the wait, too.
     """
 
-    def __init__(self, calls: WorkerCalls, outcomes: Sequence[Any], on_event: EventSink) -> None:
+    def __init__(
+        self,
+        calls: WorkerCalls,
+        outcomes: Sequence[Any],
+        on_event: EventSink,
+        check: Callable[[], object] = lambda: None,
+    ) -> None:
+        self._check = check
         self._calls = calls
         self._on_event = on_event
         self._workers = len(outcomes)
@@ -91,6 +99,7 @@ class Watch:
             ShardfitError: The failure that explains the others.
         """
         while (self._outcomes or self._polls) and not self._given_up():
+            self._check()
             for request in self._calls.ready([*self._outcomes, *self._polls, *self._pings], _WAIT_SECONDS):
                 self._take(request)
             self._look_around()
