@@ -70,6 +70,10 @@ class HostCluster:
         """Name of a host's network namespace."""
         return f"{self.name}-h{host + 1}"
 
+    def link(self, host: int) -> str:
+        """Name of a host's network interface, within its namespace."""
+        return f"{self.name}i{host}"
+
     def start(self, command: Sequence[str], host: int = 0, environ: Mapping[str, str] | None = None) -> Process:
         """Start a command on a host, as a driver of the cluster; its output comes as text through a pipe.
 
@@ -179,12 +183,12 @@ def _raise(cluster: HostCluster, nodes: list[subprocess.Popen[bytes]]) -> None:
         _connect(cluster, host, address)
     for host in range(cluster.hosts):
         # One after another: the hosts share this machine's files, and Ray's nodes choose names there when they start.
-        nodes.append(_start_node(cluster, host))
-        _wait_until_joined(cluster, host, nodes[-1])
+        nodes.append(start_node(cluster, host))
+        wait_until_joined(cluster, host, nodes[-1])
 
 
 def _connect(cluster: HostCluster, host: int, address: str) -> None:
-    space, outer, inner = cluster.namespace(host), f"{cluster.name}o{host}", f"{cluster.name}i{host}"
+    space, outer, inner = cluster.namespace(host), f"{cluster.name}o{host}", cluster.link(host)
     _ip("netns", "add", space)
     _ip("link", "add", outer, "type", "veth", "peer", "name", inner)
     _ip("link", "set", outer, "master", cluster.name, "up")
@@ -196,7 +200,12 @@ def _connect(cluster: HostCluster, host: int, address: str) -> None:
     _ip("-n", space, "route", "add", "default", "dev", inner)
 
 
-def _wait_until_joined(cluster: HostCluster, host: int, node: subprocess.Popen[bytes]) -> None:
+def wait_until_joined(cluster: HostCluster, host: int, node: subprocess.Popen[bytes]) -> None:
+    """Wait until a node that was started has joined the cluster.
+
+    Raises:
+        RuntimeError: It ended, or took too long; its log is in the message.
+    """
     log = Path(cluster.folder) / f"host{host + 1}.log"
     deadline = time.monotonic() + _START_SECONDS
     while "Ray runtime started" not in log.read_text():
@@ -205,7 +214,8 @@ def _wait_until_joined(cluster: HostCluster, host: int, node: subprocess.Popen[b
         time.sleep(0.1)
 
 
-def _start_node(cluster: HostCluster, host: int) -> subprocess.Popen[bytes]:
+def start_node(cluster: HostCluster, host: int) -> subprocess.Popen[bytes]:
+    """Start Ray's node of a host; its output goes to a log in the cluster's folder."""
     command = ["ip", "netns", "exec", cluster.namespace(host)]
     command += [str(Path(sys.executable).with_name("ray")), "start", "--block", "--disable-usage-stats"]
     command += [f"--node-ip-address={cluster.addresses[host]}", f"--num-cpus={cluster.cpus}", "--num-gpus=0"]
@@ -222,7 +232,7 @@ def _start_node(cluster: HostCluster, host: int) -> subprocess.Popen[bytes]:
 
 def _kill_namespace(space: str) -> None:
     deadline = time.monotonic() + _STOP_SECONDS
-    while (pids := _pids(space)) and time.monotonic() < deadline:
+    while (pids := pids_of(space)) and time.monotonic() < deadline:
         for pid in pids:
             try:
                 os.kill(pid, signal.SIGKILL)
@@ -231,7 +241,8 @@ def _kill_namespace(space: str) -> None:
         time.sleep(0.05)
 
 
-def _pids(space: str) -> list[int]:
+def pids_of(space: str) -> list[int]:
+    """Return the processes of a network namespace."""
     listed = subprocess.run(["ip", "netns", "pids", space], capture_output=True, text=True)
     alive = [int(pid) for pid in listed.stdout.split()]
     # A child of this process stays as a zombie until it is waited for, which is nobody's business here.

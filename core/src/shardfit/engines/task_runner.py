@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import queue
 import threading
+import time
 import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -97,9 +98,11 @@ class TaskRunner:
         except queue.Empty:
             return EventBatch((), last=False, pulse=self._meter.pulse())
         events = [first]
+        # Not from one event to the next: a worker that is never quiet would tell nothing until it is done.
+        deadline = time.monotonic() + _BATCH_SECONDS
         while events[-1] is not None:
             try:
-                events.append(self._events.get(timeout=_BATCH_SECONDS))
+                events.append(self._events.get(timeout=max(0.0, deadline - time.monotonic())))
             except queue.Empty:
                 break
             if len(events) >= _MOST_EVENTS:

@@ -1,0 +1,56 @@
+"""What is done to each run of the campaign: drawn from its seed, stratified over trainers, phases and faults."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+PHASES = ("profile", "ingest", "mid-round", "checkpoint", "collect", "publish")
+TRAINERS = ("xgboost", "lightgbm")
+ROUNDS = 24
+WORKERS = 3
+CHECKPOINT_EVERY = 4
+FIRST_SEED = 7000
+# Killing is what happens most; the others take longer to notice, and so to run.
+_FAULTS = ("kill worker", "kill host", "kill worker", "kill host", "freeze worker", "cut host", "freeze host")
+
+
+@dataclass(frozen=True)
+class FaultCase:
+    """One run and its fault.
+
+    Args:
+        seed: It is drawn from this; the same seed is the same case.
+        trainer: Which framework.
+        phase: When the fault strikes: at the first sign of this phase, or in the round `round`.
+        fault: What happens.
+        rank: Which worker, or whose host. Never that of the driver's own host where a host is lost.
+        round: For `mid-round`, the round after which it strikes; for `checkpoint`, the checkpoint's.
+        grows: Whether a host comes back after the first fault, and a second fault shows that it is used again.
+    """
+
+    seed: int
+    trainer: str
+    phase: str
+    fault: str
+    rank: int
+    round: int
+    grows: bool = False
+
+
+def case_of(seed: int) -> FaultCase:
+    """Return the case of a seed, `FIRST_SEED` or more."""
+    number, draw = seed - FIRST_SEED, random.Random(seed)
+    phase, turn = PHASES[number % len(PHASES)], number // len(PHASES)
+    trainer = TRAINERS[turn % len(TRAINERS)]
+    if phase == "publish":
+        # The workers have done their part: what can be lost now is the driver.
+        fault = "kill driver" if turn % 4 != 3 else "kill host"
+    else:
+        fault = _FAULTS[(turn + number) % len(_FAULTS)]
+    rank = draw.randrange(1, WORKERS) if "host" in fault else draw.randrange(WORKERS)
+    round_ = draw.randrange(CHECKPOINT_EVERY + 1, ROUNDS - 2)
+    if phase == "checkpoint":
+        round_ = CHECKPOINT_EVERY * draw.randrange(1, ROUNDS // CHECKPOINT_EVERY)
+    grows = phase in ("ingest", "mid-round") and fault == "kill host"
+    return FaultCase(seed, trainer, phase, fault, rank, round_, grows)

@@ -1,0 +1,255 @@
+"""The campaign: many runs on a cluster of three hosts, each with one random fault, all of which must end the same.
+
+    sudo python -m benchmarks.faults --runs 0:12 --out benchmarks/results/faults.json
+    sudo python -m benchmarks.faults --seed 7013          # one of them again
+    python -m benchmarks.faults --report benchmarks/results/faults.json
+
+Each run ends in the model of an undisturbed run in one process, nothing half published; it strikes in the phase that
+its event log shows. Slices append to the same file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import select
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from benchmarks.fault_cases import FIRST_SEED, PHASES, TRAINERS, FaultCase, case_of
+from benchmarks.fault_driver import write_table
+from scripts import faults
+from scripts.cluster import HostCluster, three_host_cluster, why_impossible
+from shardfit.stores.local import LocalStore
+
+# None takes as long by far; one that does hangs, which is a result.
+_HANG_SECONDS = 150.0
+
+
+class Driver:
+    """A driver on the first host, which makes runs one after another; a new one when it was killed."""
+
+    def __init__(self, folder: Path, cluster: HostCluster) -> None:
+        command = ["ip", "netns", "exec", cluster.namespace(0), sys.executable, "-m", "benchmarks.fault_driver"]
+        self.process = subprocess.Popen(
+            [*command, str(folder), json.dumps(asdict(cluster))],
+            env={**os.environ, **cluster.environ, "PYTHONWARNINGS": "ignore"},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=(folder / "driver.log").open("a"),
+            text=True,
+        )
+
+    def ask(self, **command: Any) -> dict[str, Any]:
+        """Return the answer to a command; an error if none comes in time."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(json.dumps(command) + "\n")
+        self.process.stdin.flush()
+        deadline = time.monotonic() + _HANG_SECONDS
+        while time.monotonic() < deadline:
+            if select.select([self.process.stdout], [], [], 1.0)[0]:
+                line = self.process.stdout.readline()
+                if not line:
+                    return {"error": "the driver ended"}
+                if line.startswith("{"):
+                    found: dict[str, Any] = json.loads(line)
+                    return found
+        return {"error": f"hangs: no answer within {_HANG_SECONDS:g} s"}
+
+    def end(self) -> None:
+        """End it, if it has not ended."""
+        self.process.kill()
+        self.process.wait()
+
+
+class Campaign:
+    """Runs cases on one cluster.
+
+    Args:
+        folder: Data, stage, logs.
+        cluster: Up.
+    """
+
+    def __init__(self, folder: Path, cluster: HostCluster) -> None:
+        self.folder, self.cluster = folder, cluster
+        self.driver = Driver(folder, cluster)
+        self.expected: dict[str, str] = {}
+        self.store = LocalStore(folder / "stage")
+
+    def run(self, case: FaultCase) -> dict[str, Any]:
+        """Return the result of one case."""
+        if case.trainer not in self.expected:
+            self.expected[case.trainer] = self.driver.ask(do="undisturbed", trainer=case.trainer)["model"]
+        begun = time.time()
+        found = self.driver.ask(do="perform", **asdict(case))
+        if case.fault == "kill driver" and "struck" in found:
+            self.driver.process.wait()
+            self.driver = Driver(self.folder, self.cluster)
+            found = {**found, **self.driver.ask(do="resume"), "wall": time.time() - begun}
+            found["worlds"] = [*found["worlds"]]
+        if found.get("error"):
+            self.driver.end()
+            self.driver = Driver(self.folder, self.cluster)
+        self._repair(found.get("down", []), case)
+        return {**asdict(case), **self._judged(case, found)}
+
+    def _judged(self, case: FaultCase, found: dict[str, Any]) -> dict[str, Any]:
+        struck, noticed, again = (found.get(name, []) for name in ("struck", "noticed", "again"))
+        halves = [path for path in (self.folder / "stage" / ".staging").glob("*") if any(path.iterdir())]
+        log = found.get("log", [])
+        return {
+            "error": found.get("error", ""),
+            "same_model": found.get("model") == self.expected[case.trainer],
+            "struck_in_phase": bool(struck) and struck_in(case, log),
+            "half_published": bool(found.get("published_before")) or bool(self._broken()),
+            "staging_left": len(halves),
+            "worlds": found.get("worlds", []),
+            "causes": found.get("causes", []),
+            "notice_s": [round(late - early, 2) for early, late in zip(struck, noticed, strict=False)],
+            "again_s": [round(late - early, 2) for early, late in zip(struck, again, strict=False)],
+            "resume_s": found.get("resume_s"),
+            "wall_s": round(found.get("wall", 0.0), 1),
+        }
+
+    def _broken(self) -> list[str]:
+        broken = []
+        for artifact in self.store.list("model/"):
+            with tempfile.TemporaryDirectory() as target:
+                try:
+                    self.store.get(artifact, Path(target) / "model")
+                except OSError as error:
+                    broken.append(f"{artifact}: {error}")
+        return broken
+
+    def _repair(self, down: list[int], case: FaultCase) -> None:
+        if case.fault == "cut host":
+            for host in down:
+                # Its node would find its way back only after minutes, and so is started anew.
+                self.cluster.lose(host)
+                faults.heal(self.cluster, host)
+        for host in down:
+            faults.restore(self.cluster, host)
+
+
+def struck_in(case: FaultCase, log: list[str]) -> bool:
+    """Return whether the event log shows that the fault struck in its phase."""
+    place = next(number for number, line in enumerate(log) if line.startswith("STRIKE:"))
+    before = log[place - 1] if place else ""
+    expected = {
+        "profile": "Progress:profile",
+        "ingest": "Progress:ingest",
+        "mid-round": f"MetricsReported:{case.round}",
+        "collect": "MetricsReported:",
+        "checkpoint": f"WRITING:run/checkpoint-1-{case.round}",
+        "publish": "WRITING:model/",
+    }
+    return before.startswith(expected[case.phase])
+
+
+def good(result: dict[str, Any]) -> bool:
+    """Return whether a run ended as it must."""
+    return result["same_model"] and result["struck_in_phase"] and not result["half_published"] and not result["error"]
+
+
+def campaign(seeds: list[int], out: Path | None) -> list[dict[str, Any]]:
+    """Run the cases of some seeds; each is appended to `out` as soon as it has ended."""
+    results: list[dict[str, Any]] = []
+    with three_host_cluster() as cluster:
+        folder = Path(cluster.folder)
+        write_table(folder / "rows.parquet")
+        write_table(folder / "held_out.parquet")
+        runs = Campaign(folder, cluster)
+        try:
+            for seed in seeds:
+                case = case_of(seed)
+                print(f"seed {seed}: {case.trainer}, {case.phase}, {case.fault}, worker {case.rank}", flush=True)
+                results.append(runs.run(case))
+                shown = {name: results[-1][name] for name in ("worlds", "causes", "notice_s", "again_s", "wall_s")}
+                print(
+                    f"  {'good' if good(results[-1]) else 'BAD'} {json.dumps(shown)} {results[-1]['error']}", flush=True
+                )
+                if out is not None:
+                    known = json.loads(out.read_text()) if out.exists() else []
+                    kept = [entry for entry in known if entry["seed"] != seed]
+                    out.write_text(json.dumps([*kept, results[-1]], indent=1) + "\n")
+            if out is not None and seeds:
+                _note_restart(runs, out)
+        finally:
+            runs.driver.end()
+            log = folder / "driver.log"
+            print(log.read_text()[-3000:] if not all(map(good, results)) else "", file=sys.stderr)
+    return results
+
+
+def _note_restart(runs: Campaign, out: Path) -> None:
+    runs.driver.end()
+    begun = time.time()
+    runs.driver = Driver(runs.folder, runs.cluster)
+    found = runs.driver.ask(do="restart", trainer="xgboost", round=0)
+    entry = {
+        "seed": -len(json.loads(out.read_text())),
+        "restart_s": round(time.time() - begun - found["wall"] + found["restart_s"], 2),
+    }
+    out.write_text(json.dumps([*json.loads(out.read_text()), entry], indent=1) + "\n")
+
+
+def report(results: list[dict[str, Any]]) -> str:
+    """Return what the results say, for people."""
+    runs = sorted((entry for entry in results if "trainer" in entry), key=lambda entry: entry["seed"])
+    restarts = [entry["restart_s"] for entry in results if "restart_s" in entry]
+    lines = [f"{len(runs)} runs, {sum(map(good, runs))} good; seeds {runs[0]['seed']} to {runs[-1]['seed']}"]
+    lines += [f"  not good: seed {entry['seed']}" for entry in runs if not good(entry)]
+    for key, values in (("phase", PHASES), ("trainer", TRAINERS)):
+        counts = {value: sum(entry[key] == value and entry["struck_in_phase"] for entry in runs) for value in values}
+        lines.append(f"{key}: " + ", ".join(f"{value} {count}" for value, count in counts.items()))
+    grown = sum(entry["worlds"] == [3, 2, 3] for entry in runs)
+    lines.append(f"worlds 3 -> 2 -> 3: {grown}; longest run {max(entry['wall_s'] for entry in runs):.1f} s")
+    for fault in sorted({entry["fault"] for entry in runs}):
+        mine = [entry for entry in runs if entry["fault"] == fault]
+        noticed = [entry["notice_s"][0] for entry in mine if entry["notice_s"]]
+        again = [entry["again_s"][0] for entry in mine if entry["again_s"]]
+        lines.append(
+            f"{fault}: {len(mine)} runs; noticed after {_spread(noticed)}; training again after {_spread(again)}"
+        )
+    lines.append(f"a new driver, until its first round is done: {_spread(restarts)}")
+    resumed = [entry["resume_s"] for entry in runs if entry.get("resume_s")]
+    lines.append(f"resuming a run whose driver was killed while it published, to the end: {_spread(resumed)}")
+    return "\n".join(lines)
+
+
+def _spread(values: list[float]) -> str:
+    if not values:
+        return "-"
+    return f"{statistics.median(values):.1f} s (median of {len(values)}, most {max(values):.1f})"
+
+
+def main() -> int:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", default="0:42", help="first and one past the last run, a:b")
+    parser.add_argument("--seed", type=int, help="one run, by its seed")
+    parser.add_argument("--out", type=Path, help="JSON file that results are added to")
+    parser.add_argument("--report", type=Path, help="only show what such a file says")
+    given = parser.parse_args()
+    if given.report:
+        print(report(json.loads(given.report.read_text())))
+        return 0
+    if (reason := why_impossible()) is not None:
+        sys.exit(f"A cluster of three hosts is not possible here; {reason}.")
+    first, last = map(int, given.runs.split(":"))
+    seeds = [given.seed] if given.seed is not None else list(range(FIRST_SEED + first, FIRST_SEED + last))
+    results = campaign(seeds, given.out)
+    print(report(results))
+    return 0 if all(map(good, results)) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
