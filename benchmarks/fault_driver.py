@@ -31,7 +31,7 @@ from shardfit.stores.local import LocalStore
 ROWS, FEATURES = 360_000, 12
 _PARAMS = {
     "xgboost": {"n_estimators": ROUNDS, "objective": "binary:logistic", "max_depth": 5, "eval_metric": "logloss"},
-    "lightgbm": {"n_estimators": ROUNDS, "objective": "binary", "num_leaves": 24, "metric": "binary_logloss"},
+    "lightgbm": {"num_iterations": ROUNDS, "objective": "binary", "num_leaves": 24, "metric": "binary_logloss"},
 }
 
 
@@ -160,7 +160,7 @@ def install(strikes: Strikes) -> Callable[[], None]:
             strikes.strike(case.fault)
         return put(self, artifact, *arguments, **options)
 
-    RayEngine.start, LocalStore.put = spied_start, struck_put  # type: ignore[method-assign,assignment]
+    RayEngine.start, LocalStore.put = spied_start, struck_put  # type: ignore[method-assign]
 
     def undo() -> None:
         RayEngine.start, LocalStore.put = start, put  # type: ignore[method-assign]

@@ -173,9 +173,8 @@ def campaign(seeds: list[int], out: Path | None) -> list[dict[str, Any]]:
                 print(f"seed {seed}: {case.trainer}, {case.phase}, {case.fault}, worker {case.rank}", flush=True)
                 results.append(runs.run(case))
                 shown = {name: results[-1][name] for name in ("worlds", "causes", "notice_s", "again_s", "wall_s")}
-                print(
-                    f"  {'good' if good(results[-1]) else 'BAD'} {json.dumps(shown)} {results[-1]['error']}", flush=True
-                )
+                verdict = "good" if good(results[-1]) else "BAD"
+                print(f"  {verdict} {json.dumps(shown)} {results[-1]['error']}", flush=True)
                 if out is not None:
                     known = json.loads(out.read_text()) if out.exists() else []
                     kept = [entry for entry in known if entry["seed"] != seed]
@@ -194,11 +193,10 @@ def _note_restart(runs: Campaign, out: Path) -> None:
     begun = time.time()
     runs.driver = Driver(runs.folder, runs.cluster)
     found = runs.driver.ask(do="restart", trainer="xgboost", round=0)
-    entry = {
-        "seed": -len(json.loads(out.read_text())),
-        "restart_s": round(time.time() - begun - found["wall"] + found["restart_s"], 2),
-    }
-    out.write_text(json.dumps([*json.loads(out.read_text()), entry], indent=1) + "\n")
+    known = json.loads(out.read_text())
+    seconds = time.time() - begun - found["wall"] + found["restart_s"]
+    entry = {"seed": -len(known), "restart_s": round(seconds, 2)}
+    out.write_text(json.dumps([*known, entry], indent=1) + "\n")
 
 
 def report(results: list[dict[str, Any]]) -> str:
@@ -216,9 +214,8 @@ def report(results: list[dict[str, Any]]) -> str:
         mine = [entry for entry in runs if entry["fault"] == fault]
         noticed = [entry["notice_s"][0] for entry in mine if entry["notice_s"]]
         again = [entry["again_s"][0] for entry in mine if entry["again_s"]]
-        lines.append(
-            f"{fault}: {len(mine)} runs; noticed after {_spread(noticed)}; training again after {_spread(again)}"
-        )
+        times = f"noticed after {_spread(noticed)}; training again after {_spread(again)}"
+        lines.append(f"{fault}: {len(mine)} runs; {times}")
     lines.append(f"a new driver, until its first round is done: {_spread(restarts)}")
     resumed = [entry["resume_s"] for entry in runs if entry.get("resume_s")]
     lines.append(f"resuming a run whose driver was killed while it published, to the end: {_spread(resumed)}")

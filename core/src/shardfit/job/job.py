@@ -117,7 +117,8 @@ class Job(BaseModel):
         seed: 0 to 2**31 - 1.
         resume_from: Identifier of the checkpoint to go on from, in the same stage.
         checkpoint_every_rounds: Keep a checkpoint after every so many rounds; None or 0 for never.
-        checkpoint_every_seconds: Keep one after so many seconds without; None or 0 for never.
+        checkpoint_every_seconds: Keep one after so many seconds without, seldomer where making them would take
+            more than a fiftieth of the time; None or 0 for never.
         max_attempts: How often to try in all when workers are lost, 1 or more.
 
     Raises:
@@ -142,7 +143,7 @@ class Job(BaseModel):
     seed: _Whole = Field(0, ge=0, lt=2**31)
     resume_from: str | None = None
     checkpoint_every_rounds: Annotated[int | None, Field(ge=1), BeforeValidator(_off), BeforeValidator(_whole)] = None
-    checkpoint_every_seconds: Annotated[float | None, Field(gt=0), BeforeValidator(_off)] = 60.0
+    checkpoint_every_seconds: Annotated[float | None, Field(gt=0), BeforeValidator(_off)] = 10.0
     max_attempts: _Whole = Field(3, ge=1)
 
     # Hidden from type checkers, which know the keywords from the fields.

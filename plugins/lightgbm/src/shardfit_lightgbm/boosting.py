@@ -10,6 +10,7 @@ import lightgbm as lgb
 import numpy as np
 import numpy.typing as npt
 
+from shardfit.checkpoint_pace import CheckpointPace
 from shardfit.collectives.contract import Collectives
 from shardfit.engine import WorkerContext
 from shardfit.errors import RunCancelledError
@@ -58,7 +59,8 @@ class BoostingLoop:
         self._reducer = Reducer(context.rank, context.world_size, peers.allreduce)
         self._history: History = {name: {metric.name: [] for metric in config.metrics} for name in self._evals}
         self._stopping = self._stopping_rule()
-        self._checkpoint_due = context.clock()
+        every = settings.checkpoint_every_rounds, settings.checkpoint_every_seconds
+        self._pace = CheckpointPace(*every, context.clock)
         self._objectives: tuple[SummableObjective, ...] = ()
         self._earlier: Any = None
         if settings.resume is not None:
@@ -202,14 +204,10 @@ class BoostingLoop:
         return found
 
     def _offer_checkpoint(self, learner: Learner, number: int) -> None:
-        rounds, seconds = self._settings.checkpoint_every_rounds, self._settings.checkpoint_every_seconds
-        due = rounds is not None and (number + 1) % rounds == 0
-        if seconds is not None and self._context.clock() - self._checkpoint_due >= seconds:
-            due = True
-        if self._context.rank or not due or not resumable(self._config):
+        if self._context.rank or not self._pace.due(number + 1) or not resumable(self._config):
             return
-        self._checkpoint_due = self._context.clock()
-        self._context.offer_checkpoint(number + 1, self._model(learner, number, None).files())
+        with self._pace.making():
+            self._context.offer_checkpoint(number + 1, self._model(learner, number, None).files())
 
     def _model(self, learner: Learner, last: int, best_of_callbacks: int | None) -> LightGBMModel:
         best = last if best_of_callbacks is None else best_of_callbacks

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import xgboost as xgb
 
+from shardfit.checkpoint_pace import CheckpointPace
 from shardfit.engine import WorkerContext
 from shardfit.errors import RunCancelledError
 from shardfit.matrix_reader import MatrixSpec
@@ -56,7 +57,8 @@ class BoostingLoop:
         )
         self._history: History = {name: {metric.name: [] for metric in config.metrics} for name in self._evals}
         self._stopping = self._early_stopping()
-        self._checkpoint_due = context.clock()
+        every = settings.checkpoint_every_rounds, settings.checkpoint_every_seconds
+        self._pace = CheckpointPace(*every, context.clock)
         self._rows = int(self._reducer.sum(np.array([self._train.rows], dtype=np.int64))[0])
         self._own_gradients = self._needs_own_gradients()
 
@@ -170,15 +172,11 @@ class BoostingLoop:
         return metric.evaluate(predictions, matrix.labels, matrix.weights, matrix.groups, reducer=self._reducer)
 
     def _offer_checkpoint(self, booster: Any, number: int) -> None:
-        rounds, seconds = self._settings.checkpoint_every_rounds, self._settings.checkpoint_every_seconds
-        due = rounds is not None and (number + 1) % rounds == 0
-        if seconds is not None and self._context.clock() - self._checkpoint_due >= seconds:
-            due = True
-        if self._context.rank or not due or not resumable(self._config):
+        if self._context.rank or not self._pace.due(number + 1) or not resumable(self._config):
             return
-        self._checkpoint_due = self._context.clock()
-        model = self._model(booster, number)
-        self._context.offer_checkpoint(number + 1, model.files())
+        with self._pace.making():
+            model = self._model(booster, number)
+            self._context.offer_checkpoint(number + 1, model.files())
 
     def _model(self, booster: Any, last: int) -> XGBModel:
         best = last

@@ -44,7 +44,8 @@ class XGBEstimator(BoosterEstimator):
         seed: 0 to 2**31 - 1.
         sharding: Name of a sharding strategy; `auto` keeps groups together where there are any.
         checkpoint_every_rounds: Keep a checkpoint after every so many rounds, or None.
-        checkpoint_every_seconds: Keep one after so many seconds without, or None.
+        checkpoint_every_seconds: Keep one after so many seconds without, or None; seldomer where making them would take
+            more than a fiftieth of the time.
         max_attempts: How often to try in all when workers are lost, 1 or more.
         registry: Where plugins come from; the installed ones if None.
         observers: Called with every event of a run.
@@ -66,7 +67,7 @@ class XGBEstimator(BoosterEstimator):
         seed: int = 0,
         sharding: str = "auto",
         checkpoint_every_rounds: int | None = None,
-        checkpoint_every_seconds: float | None = 60.0,
+        checkpoint_every_seconds: float | None = 10.0,
         max_attempts: int = 3,
         registry: Registry | None = None,
         observers: Sequence[EventSink] = (),

@@ -1,0 +1,93 @@
+"""What checkpoints cost at the default setting: the time that making them takes, as a part of the time of all rounds.
+
+    python -m benchmarks.checkpoints --rows 400000 --rounds 400
+
+Trains in this process, and takes the time of every round and of every checkpoint within it; the store writes meanwhile
+on the same machine, which is the worst case.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from shardfit import Job, train
+from shardfit.checkpoint_pace import CheckpointPace
+from shardfit.events import CheckpointStored, Event, Progress
+
+_PARAMS: dict[str, dict[str, Any]] = {
+    "xgboost": {"objective": "binary:logistic", "max_depth": 8},
+    "lightgbm": {"objective": "binary", "num_leaves": 127},
+}
+_ROUNDS = {"xgboost": "n_estimators", "lightgbm": "num_iterations"}
+
+
+def measured(trainer: str, rows: int, rounds: int, stage: Path) -> str:
+    """Return a line that says what checkpoints cost.
+
+    Args:
+        trainer: `xgboost` or `lightgbm`.
+        rows: Of the table.
+        rounds: To train.
+        stage: Where checkpoints go.
+    """
+    draw = np.random.default_rng(0)
+    values = draw.normal(size=(20, rows)).astype(np.float32)
+    label = (values[0] * values[1] + draw.normal(size=rows) > 0).astype(np.int8)
+    table = pa.table({**{f"f{number}": column for number, column in enumerate(values)}, "label": label})
+    times: list[float] = []
+    stored: list[int] = []
+    costs: list[float] = []
+    making = CheckpointPace.making
+
+    @contextmanager
+    def timed(self: CheckpointPace) -> Iterator[None]:
+        begun = time.perf_counter()
+        with making(self):
+            yield
+        costs.append(time.perf_counter() - begun)
+
+    def observer(event: Event) -> None:
+        if isinstance(event, Progress) and event.phase == "fit":
+            times.append(time.perf_counter())
+        elif isinstance(event, CheckpointStored):
+            stored.append(event.step)
+
+    params = {**_PARAMS[trainer], _ROUNDS[trainer]: rounds}
+    CheckpointPace.making = timed  # type: ignore[method-assign]
+    try:
+        job = Job(
+            trainer=trainer, data=table, columns={"label": ("label",)}, params=params, engine="inline", stage=stage
+        )
+        train(job, observers=[observer])
+    finally:
+        CheckpointPace.making = making  # type: ignore[method-assign]
+    seconds, cost = times[-1] - times[0], sum(costs)
+    share = 100 * cost / seconds
+    each = 1000 * cost / len(costs) if costs else 0.0
+    return (
+        f"{trainer}: {rounds} rounds in {seconds:.1f} s, {len(stored)} checkpoints, {each:.0f} ms each: {share:.2f} %"
+    )
+
+
+def main() -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=400_000)
+    parser.add_argument("--rounds", type=int, default=400)
+    given = parser.parse_args()
+    for trainer in _PARAMS:
+        with tempfile.TemporaryDirectory() as folder:
+            print(measured(trainer, given.rows, given.rounds, Path(folder)), flush=True)
+
+
+if __name__ == "__main__":
+    main()
