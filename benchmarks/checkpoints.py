@@ -64,9 +64,8 @@ def measured(trainer: str, rows: int, rounds: int, stage: Path) -> str:
     params = {**_PARAMS[trainer], _ROUNDS[trainer]: rounds}
     CheckpointPace.making = timed  # type: ignore[method-assign]
     try:
-        job = Job(
-            trainer=trainer, data=table, columns={"label": ("label",)}, params=params, engine="inline", stage=stage
-        )
+        fields: dict[str, Any] = {"columns": {"label": ("label",)}, "engine": "inline", "stage": str(stage)}
+        job = Job(trainer=trainer, data=table, params=params, **fields)
         train(job, observers=[observer])
     finally:
         CheckpointPace.making = making  # type: ignore[method-assign]

@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
+from shardfit.artifacts import ArtifactStore
 from shardfit.cancellation import Cancellation
 from shardfit.errors import ArtifactNotFoundError, InvalidArgumentError
 from shardfit.events import EventSink
@@ -54,17 +55,10 @@ def resume_run(
     registry = registry or default_registry()
     location = stage or (job.stage if job else None)
     store = registry.open_store(location or os.fspath(user_stage_root(os.environ)))
-    asked = f"resuming run {run_id!r}"
-    record, presence = record_of(store, run_id), find_presence(store, run_id)
-    if record is None and presence is None:
-        raise ArtifactNotFoundError(asked, f"{store.address('run')} knows no such run", "`shardfit runs` lists them.")
-    _check_not_going_on(asked, record, presence, take_over)
-    known = presence or (Presence(**record.resume) if record is not None and record.resume else None)
-    job = _job(asked, known, job, location)
-    newest = max(record.attempts if record else 0, presence.attempt if presence else 0)
+    known, newest = _known(store, run_id, take_over)
     run = Run(
         run_id,
-        job,
+        _job(f"resuming run {run_id!r}", known, job, location),
         registry,
         store,
         observers,
@@ -74,6 +68,17 @@ def resume_run(
         fingerprint=known.fingerprint if known else "",
     )
     return run_to_end(run, registry)
+
+
+def _known(store: ArtifactStore, run_id: str, take_over: bool) -> tuple[Presence | None, int]:
+    """Return what the run has said of itself, if anything, and the newest attempt."""
+    asked = f"resuming run {run_id!r}"
+    record, presence = record_of(store, run_id), find_presence(store, run_id)
+    if record is None and presence is None:
+        raise ArtifactNotFoundError(asked, f"{store.address('run')} knows no such run", "`shardfit runs` lists them.")
+    _check_not_going_on(asked, record, presence, take_over)
+    known = presence or (Presence(**record.resume) if record is not None and record.resume else None)
+    return known, max(record.attempts if record else 0, presence.attempt if presence else 0)
 
 
 def _check_not_going_on(asked: str, record: RunRecord | None, presence: Presence | None, take_over: bool) -> None:

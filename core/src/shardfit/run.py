@@ -391,7 +391,12 @@ def load_checkpoint(store: ArtifactStore, artifact: str) -> Checkpoint:
 
 
 def newest_checkpoint(store: ArtifactStore, run_id: str) -> Checkpoint | None:
-    """Return the newest checkpoint of a run, or None where it has left none."""
+    """Return the newest checkpoint of a run, or None where it has left none.
+
+    Args:
+        store: Where it is kept.
+        run_id: Of the run.
+    """
     found = _checkpoints(store, run_id)
     return load_checkpoint(store, found[-1]) if found else None
 
