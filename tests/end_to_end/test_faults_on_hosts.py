@@ -1,0 +1,56 @@
+"""P5 on three hosts with addresses of their own: a host that is cut off, stopped or lost costs an attempt, no more."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from benchmarks.fault_cases import FaultCase
+from benchmarks.fault_driver import write_table
+from benchmarks.faults import Campaign, good
+from scripts.cluster import three_host_cluster, why_impossible
+
+pytestmark = [pytest.mark.cluster, pytest.mark.slow]
+
+
+@pytest.fixture(scope="module")
+def campaign() -> Iterator[Campaign]:
+    if (reason := why_impossible()) is not None:
+        pytest.skip(f"no cluster of three hosts here; {reason}")
+    with three_host_cluster() as cluster:
+        folder = Path(cluster.folder)
+        write_table(folder / "rows.parquet")
+        write_table(folder / "held_out.parquet")
+        runs = Campaign(folder, cluster)
+        try:
+            yield runs
+        finally:
+            runs.driver.end()
+
+
+def test_a_host_that_is_lost_and_comes_back_is_used_again(campaign: Campaign) -> None:
+    found = campaign.run(FaultCase(1, "xgboost", "mid-round", "kill host", rank=2, round=8, grows=True))
+    assert good(found), found["error"]
+    assert found["worlds"] == [3, 2, 3]
+    assert found["causes"] == ["node gone", "killed"]
+
+
+def test_a_worker_that_is_stopped_is_given_up(campaign: Campaign) -> None:
+    found = campaign.run(FaultCase(2, "lightgbm", "mid-round", "freeze worker", rank=1, round=8))
+    assert good(found), found["error"]
+    assert found["causes"] == ["frozen"]
+
+
+def test_a_host_that_is_cut_off_is_given_up(campaign: Campaign) -> None:
+    found = campaign.run(FaultCase(3, "xgboost", "mid-round", "cut host", rank=2, round=8))
+    assert good(found), found["error"]
+    assert found["worlds"] == [3, 2]
+    assert found["causes"][0] in ("frozen", "node gone")
+
+
+def test_a_driver_that_is_killed_while_it_publishes_leaves_nothing_half_done(campaign: Campaign) -> None:
+    found = campaign.run(FaultCase(4, "lightgbm", "publish", "kill driver", rank=0, round=8))
+    assert good(found), found["error"]
+    assert not found["half_published"]
