@@ -8,13 +8,14 @@ from datetime import UTC, datetime
 
 from shardfit.artifacts import ArtifactStore
 from shardfit.cancellation import Cancellation
+from shardfit.checkpoints import newest_checkpoint
 from shardfit.errors import ArtifactNotFoundError, InvalidArgumentError
 from shardfit.events import EventSink
 from shardfit.job import Job
 from shardfit.job.portable import job_from_portable
 from shardfit.presence import Presence, find_presence
 from shardfit.registry import Registry, default_registry
-from shardfit.run import Run, TrainResult, newest_checkpoint
+from shardfit.run import Run, TrainResult
 from shardfit.run_record import RunRecord, record_of
 from shardfit.stores.local import user_stage_root
 from shardfit.train import run_to_end

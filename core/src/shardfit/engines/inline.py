@@ -10,7 +10,7 @@ from typing import Any
 from shardfit.cancellation import Cancellation
 from shardfit.engine import Engine, Result, Shared, WorkerContext, WorkerGroup
 from shardfit.engines.machine import LOCAL_ADDRESS, this_machine
-from shardfit.errors import InfeasibleRequestError, ShardfitError, WorkerError
+from shardfit.errors import InfeasibleRequestError, RunCancelledError, ShardfitError, WorkerError
 from shardfit.events import Event, EventSink
 from shardfit.scaling import ClusterResources, WorkerLayout
 
@@ -88,6 +88,8 @@ class InlineGroup(WorkerGroup):
             # What the driver raised while it heard of an event is why the worker ended, whatever became of it here.
             if relay.raised is not None:
                 raise relay.raised from None
+            if isinstance(error, RunCancelledError):
+                self._cancellation.check()
             if isinstance(error, ShardfitError):
                 raise
             trace = "".join(traceback.format_exception(error))

@@ -108,11 +108,11 @@ class RayEngine(Engine):
     def resources(self) -> ClusterResources:
         """Return the nodes that are alive, by address."""
         self.connect()
-        members = _members()
+        there = {member.identity: member.node for member in _members()}
         # A host that is stopped accepts connections and does nothing else.
-        self._suspects = {node for node in self._suspects if not _works(node)} if self._suspects else set()
-        there = [member.node for member in members if member.identity not in self._suspects]
-        return ClusterResources(tuple(there), engine="ray")
+        for node in self._suspects & there.keys():
+            (self._suspects.discard if _works(node) else there.pop)(node)
+        return ClusterResources(tuple(there.values()), engine="ray")
 
     def start(self, layout: WorkerLayout, attempt: int = 1) -> RayGroup:
         """Start one worker a slot and wait until all are there; see `Engine.start`.
