@@ -165,7 +165,7 @@ def campaign(seeds: list[int], out: Path | None) -> list[dict[str, Any]]:
     with three_host_cluster() as cluster:
         folder = Path(cluster.folder)
         write_table(folder / "rows.parquet")
-        write_table(folder / "held_out.parquet")
+        write_table(folder / "held_out.parquet", 8_000)
         runs = Campaign(folder, cluster)
         try:
             for seed in seeds:

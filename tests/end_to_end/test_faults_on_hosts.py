@@ -22,7 +22,7 @@ def campaign() -> Iterator[Campaign]:
     with three_host_cluster() as cluster:
         folder = Path(cluster.folder)
         write_table(folder / "rows.parquet")
-        write_table(folder / "held_out.parquet")
+        write_table(folder / "held_out.parquet", 8_000)
         runs = Campaign(folder, cluster)
         try:
             yield runs
