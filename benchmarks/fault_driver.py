@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from benchmarks.fault_cases import CHECKPOINT_EVERY, ROUNDS, WORKERS, FaultCase
 from scripts import faults
 from scripts.cluster import HostCluster
-from shardfit import Job, resume_run, train
+from shardfit import Job, TrainResult, resume_run, train
 from shardfit.engines.ray import RayEngine
 from shardfit.events import Event
 from shardfit.presence import list_runs
@@ -60,6 +60,12 @@ def job_of(trainer: str, folder: Path, **changes: Any) -> Job:
         "max_attempts": 5,
     }
     return Job(**{**fields, **changes})
+
+
+def bytes_of(result: TrainResult) -> bytes:
+    """Return everything that a model is saved as."""
+    saved = sorted(result.trainer.save(result.model).items())
+    return b"".join(content if isinstance(content, bytes) else content.read_bytes() for _, content in saved)
 
 
 class Strikes:
@@ -176,7 +182,7 @@ def perform(case: FaultCase, folder: Path, cluster: HostCluster) -> dict[str, An
     error, model = "", b""
     try:
         result = train(job_of(case.trainer, folder, seed=0), observers=[strikes])
-        model = b"".join(content for _, content in sorted(result.trainer.save(result.model).items()))
+        model = bytes_of(result)
     except Exception as problem:  # noqa: BLE001 - told by the campaign
         error = f"{type(problem).__name__}: {problem}"
     finally:
@@ -200,7 +206,7 @@ def look_and_resume(folder: Path) -> dict[str, Any]:
     published = list(store.list(f"model/{lost.run_id}"))
     begun = time.time()
     result = resume_run(lost.run_id, str(folder / "stage"))
-    model = b"".join(content for _, content in sorted(result.trainer.save(result.model).items()))
+    model = bytes_of(result)
     found = {"status": lost.status, "published_before": published, "resume_s": time.time() - begun}
     return {**found, "model": model.hex(), "worlds": [result.plan.layout.workers], "attempts": result.attempts}
 
@@ -208,7 +214,7 @@ def look_and_resume(folder: Path) -> dict[str, Any]:
 def undisturbed(trainer: str, folder: Path) -> dict[str, Any]:
     """Train in this process without a fault; returns the model that every other run must end with."""
     result = train(job_of(trainer, folder, engine="inline", workers=1, stage=str(folder / "undisturbed")))
-    return {"model": b"".join(content for _, content in sorted(result.trainer.save(result.model).items())).hex()}
+    return {"model": bytes_of(result).hex()}
 
 
 def restart(trainer: str, folder: Path, round_: int) -> dict[str, Any]:
