@@ -15,6 +15,7 @@ from shardfit.columns import ColumnRoles
 from shardfit.errors import InvalidArgumentError
 from shardfit.hookspecs import hookimpl
 from shardfit.matrix_reader import MatrixReader
+from shardfit.profile import Profile, datasets
 from shardfit.registry import Registry
 from shardfit.trainer import DataShape
 from shardfit_lightgbm import matrix as matrix_module
@@ -74,6 +75,22 @@ def test_every_category_has_a_bin(categories: int, others: bool) -> None:
         found = fitted_values(pa.table(columns), roles, workers=1, num_iterations=10)
         assert found[codes == special].min() > 8
         assert found[codes != special].max() < 1
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_a_category_that_the_sample_has_not_seen_is_learnt(workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    profiles: list[Profile] = []
+    monkeypatch.setattr(datasets, "MOST_SAMPLE_ROWS", 50)
+    monkeypatch.setattr(datasets, "MOST_SAMPLE_BYTES", 400)
+    seen = datasets.check_weights
+    monkeypatch.setattr(datasets, "check_weights", lambda *given: (profiles.append(given[1]), seen(*given))[1])
+    # One row of 20,000 has the rare category.
+    codes = np.where(np.arange(20_000) == 7_777, "rare", np.where(np.arange(20_000) % 2, "a", "b"))
+    rows = pa.table({"c": codes, "y": np.where(codes == "rare", 100.0, 0.0)})
+    found = fitted_values(rows, ColumnRoles(("c",), ("y",), categorical=("c",)), workers, num_iterations=10)
+    assert 7_777 not in profiles[0].sample_ids
+    assert found[7_777] > 90
+    assert abs(np.delete(found, 7_777)).max() < 1
 
 
 def test_a_category_that_training_has_not_seen_counts_as_missing_where_it_is_measured() -> None:

@@ -114,6 +114,8 @@ def train_attempt(run: Run, plan: RunPlan, workers: WorkerGroup) -> list[WorkerR
             made = profile_datasets(plan, plan.trainer, workers, sources, shards, run.on_event)
             run.profiled(made.profile, plan)
             config, reference = made.config, made.reference
+            # Its sample may be as large as a matrix, and has done its part.
+            del made
         settings = replace(settings, reference=reference)
     shared = [workers.share(value) for value in (plan.trainer, config, settings)]
     with run.phase("train"), plan.trainer.rendezvous(workers) as meeting:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from shardfit.dedicated_process import dedicate_process
 from shardfit.engines.task_runner import EventBatch, Outcome, TaskRunner
 from shardfit.engines.vitals import WorkerPlace, own_place
 from shardfit.scaling import WorkerSlot
@@ -31,6 +32,7 @@ class RayWorker:
     def __init__(
         self, slot: WorkerSlot, world_size: int, attempt: int, python_path: Sequence[str], address: str
     ) -> None:
+        dedicate_process()
         # Ray leaves alone what it inherits from the shell that started the node.
         os.environ["OMP_NUM_THREADS"] = str(slot.cpus)
         # A user's own modules, where the nodes share a file system; after everything that is installed.

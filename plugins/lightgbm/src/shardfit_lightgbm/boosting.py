@@ -138,11 +138,11 @@ class BoostingLoop:
         return {name: given[name] for name in ("max_bin_by_feature",) if name in given}
 
     def _draw(self, learner: Learner, number: int) -> None:
-        bagging = self._config.bagging
-        if bagging is None or (number % bagging.frequency and number != self._first_round()):
+        bagging, row_ids = self._config.bagging, self._train.row_ids
+        if bagging is None or row_ids is None or (number % bagging.frequency and number != self._first_round()):
             return
         seed = self._settings.seed if bagging.seed is None else bagging.seed
-        hashes = hash_rows(self._train.row_ids, seed, number // bagging.frequency, 2)
+        hashes = hash_rows(row_ids, seed, number // bagging.frequency, 2)
         kept = (hashes < rows_below(bagging.fraction)).astype(np.float32)
         if self._objectives:
             first_rows = len(kept) - self._objectives[0].rows

@@ -47,7 +47,7 @@ class ShardMatrix:
     Args:
         data: The binned rows, or None where there are none.
         first: The binned first rows, which a second machine of this worker trains on, or None.
-        row_ids: Global row numbers; int64, shape [rows].
+        row_ids: Global row numbers, which bagging is drawn by; int64, shape [rows], or None without bagging.
         labels: float32, shape [rows].
         weights: float32, shape [rows], or None.
         groups: Where query groups start and the row after the last; int64, shape [groups + 1], or None.
@@ -55,7 +55,7 @@ class ShardMatrix:
 
     data: Any
     first: Any
-    row_ids: Int64Array
+    row_ids: Int64Array | None
     labels: Float32Array
     weights: Float32Array | None
     groups: Int64Array | None
@@ -156,7 +156,7 @@ class _Rows(lgb.Sequence):  # type: ignore[misc]
         self._length = 0
         self.pushed = 0
         roles = reader.spec.roles
-        self._row_ids = np.empty(reader.rows, dtype=np.int64)
+        self._row_ids = None if config.bagging is None else np.empty(reader.rows, dtype=np.int64)
         self._labels = np.empty(reader.rows, dtype=np.float32)
         self._weights = None if roles.weight is None else np.empty(reader.rows, dtype=np.float32)
         self._starts = None if roles.group is None else np.empty(reader.rows, dtype=bool)
@@ -228,7 +228,8 @@ class _Rows(lgb.Sequence):  # type: ignore[misc]
 
     def _keep(self, batch: MatrixBatch, taken: int) -> None:
         part = slice(self.pushed, self.pushed + taken)
-        self._row_ids[part] = batch.row_ids[:taken]
+        if self._row_ids is not None:
+            self._row_ids[part] = batch.row_ids[:taken]
         self._labels[part] = batch.labels[:taken]
         if self._weights is not None and batch.weights is not None:
             self._weights[part] = batch.weights[:taken]
