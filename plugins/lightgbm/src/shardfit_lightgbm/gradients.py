@@ -59,6 +59,8 @@ def _cross_entropy(scores: Float64Array, labels: Float64Array, _: Mapping[str, A
 
 def _binary(scores: Float64Array, labels: Float64Array, params: Mapping[str, Any]) -> Gradients:
     sigmoid = float(params.get("sigmoid", 1.0))
+    if sigmoid == 1.0:
+        return _cross_entropy(scores, labels, params)
     share = _logistic(sigmoid * scores)
     return sigmoid * (share - labels), sigmoid * sigmoid * share * (1.0 - share)
 
@@ -148,9 +150,8 @@ def predictions_of(facts: ObjectiveFacts, scores: Float64Array) -> Float64Array:
 def _targets(facts: ObjectiveFacts, scores: Float64Array, labels: Float32Array) -> Float64Array:
     if facts.classes > 1:
         return np.asarray(labels[:, None] == np.arange(scores.shape[1]), dtype=np.float64)
-    if facts.name == "binary":
-        return (labels > 0).astype(np.float64)
     # LightGBM keeps roots as float32.
+    # Those of `binary` are 0 and 1: others were refused.
     values = np.sign(labels) * np.sqrt(np.abs(labels)) if facts.takes_root else labels
     return np.asarray(values, dtype=np.float64)
 
@@ -167,4 +168,7 @@ def _cross_entropy_lambda(scores: Float64Array, labels: Float64Array, weights: F
 
 
 def _logistic(scores: Float64Array) -> Float64Array:
-    return np.asarray(1.0 / (1.0 + np.exp(-scores)))
+    values = np.negative(scores)
+    np.exp(values, out=values)
+    values += 1.0
+    return np.divide(1.0, values, out=values)
