@@ -22,6 +22,7 @@ PUBLIC: dict[str, set[str]] = {
         "Registry",
         "RunPlan",
         "ShardPlan",
+        "ShardedDataConnector",
         "ShardfitError",
         "TrainResult",
         "Trainer",

@@ -16,6 +16,7 @@ from shardfit.run import TrainResult
 from shardfit.run_plan import RunPlan, plan_run
 from shardfit.scaling import WorkerLayout
 from shardfit.shard_plan import ShardPlan, World
+from shardfit.sharded_connector import ShardedDataConnector
 from shardfit.source import Claim, DataSource, Fragment
 from shardfit.train import train
 from shardfit.trainer import Trainer
@@ -34,6 +35,7 @@ __all__ = [
     "Registry",
     "RunPlan",
     "ShardPlan",
+    "ShardedDataConnector",
     "ShardfitError",
     "TrainResult",
     "Trainer",

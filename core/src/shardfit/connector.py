@@ -199,6 +199,33 @@ class DataConnector:
         """
         return (_default_registry() if registry is None else registry).get("exporters", "ray")(self)
 
+    def to_torch_dataset(
+        self,
+        batch_size: int | None = None,
+        shuffle: bool = False,
+        drop_last_batch: bool = False,
+        seed: int = 0,
+        *,
+        registry: Any = None,
+        **options: Any,
+    ) -> Any:
+        """Return all rows as a PyTorch dataset of dicts, column -> tensor, through the exporter called `torch`.
+
+        Args:
+            batch_size: Rows of a batch; None means 1024.
+            shuffle: Whether each epoch has another order of the rows.
+            drop_last_batch: Whether rows that do not fill the last batch are left out.
+            seed: Of the shuffle.
+            registry: Where to look the exporter and sources up; None means the default one.
+            **options: Of the exporter.
+
+        Raises:
+            UnknownNameError: No such exporter is installed.
+        """
+        found = _default_registry() if registry is None else registry
+        exporter = found.get("exporters", "torch")
+        return exporter(self, batch_size, shuffle, drop_last_batch, seed, registry=found, **options)
+
     def describe(self) -> str:
         """Return one line that names the data for people, with secrets redacted."""
         options = f", {redact_options(self.options)!r}" if self.options else ""

@@ -1,0 +1,230 @@
+"""One batch: a dict of column -> tensor whose tensors are views of a few blocks of memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from difflib import get_close_matches
+from functools import reduce
+from itertools import count
+from typing import Any, NamedTuple, Protocol, Self
+from weakref import WeakValueDictionary
+
+import torch
+from torch.utils.data import default_collate, get_worker_info
+from torch.utils.data._utils.collate import default_collate_fn_map
+
+from shardfit.coverage import RowDigest
+from shardfit.errors import UnknownColumnError
+from shardfit_pytorch.data.columns import Blocks
+
+
+class Receipt(NamedTuple):
+    """What a batch says of itself once the loop uses it.
+
+    Args:
+        owner: Number of the dataset that made it, in the process of the loop.
+        epoch: Of the batch.
+        step: Within the epoch, from 0.
+        rank_rows: Rows of the batch.
+        global_rows: Rows of the step over all ranks.
+        digest: Of the rows.
+    """
+
+    owner: int
+    epoch: int
+    step: int
+    rank_rows: int
+    global_rows: int
+    digest: RowDigest
+
+    def note(self) -> None:
+        """Tell the dataset, if it is still there."""
+        if (take := _TAKERS.get(self.owner)) is not None:
+            take.note(self)
+
+
+class Taker(Protocol):
+    """What wants to know which batches the loop has."""
+
+    def note(self, receipt: Receipt) -> None:
+        """Be told of a batch as the loop takes it."""
+
+
+# A batch that comes from a worker process knows its dataset by number only.
+_TAKERS: WeakValueDictionary[int, Taker] = WeakValueDictionary()
+_NUMBERS = count()
+
+
+def register(taker: Taker) -> int:
+    """Return a number by which receipts find `taker` as long as it lives."""
+    number = next(_NUMBERS)
+    _TAKERS[number] = taker
+    return number
+
+
+class UnknownBatchColumnError(UnknownColumnError, KeyError):
+    """A batch has no column of that name; the nearest one is suggested."""
+
+
+class Batch(dict[str, torch.Tensor]):
+    """Column -> tensor of shape [rows], or [1, rows] once a `DataLoader` with its default `batch_size=1` had it.
+
+    Columns of one type lie in one block of memory, so that `stack`, `to`, `pin_memory` and the way from a `DataLoader`
+    worker cost one tensor and not one a column. It can be changed like any dict.
+
+    Args:
+        layout: Names of the columns of each block.
+        blocks: One a type, of shape [..., columns, rows].
+        names: All columns in their order.
+        receipts: Told to the dataset when the loop first uses the batch; none where it knows of the batch already.
+    """
+
+    __slots__ = ("_blocks", "_layout", "_names", "_receipts", "_views")
+
+    def __init__(
+        self,
+        layout: tuple[tuple[str, ...], ...],
+        blocks: Blocks,
+        names: Sequence[str],
+        receipts: tuple[Receipt, ...] = (),
+    ) -> None:
+        views = [view for block in blocks for view in block.unbind(-2)]
+        if len(layout) == 1:
+            super().__init__(zip(layout[0], views, strict=True))
+        else:
+            found = dict(zip((name for block in layout for name in block), views, strict=True))
+            super().__init__((name, found[name]) for name in names)
+        self._layout, self._blocks, self._names = layout, blocks, names
+        self._views, self._receipts = views, receipts
+
+    def stack(self, columns: Sequence[str] | None = None) -> torch.Tensor:
+        """Return columns beside each other: shape [..., rows, columns].
+
+        Columns of one type that follow each other in the batch are a view; others of one type are copied once.
+
+        Args:
+            columns: Which, in this order; None means all.
+
+        Raises:
+            UnknownColumnError: The batch has no such column.
+        """
+        names = list(self._names if columns is None else columns)
+        tensors = [self[name] for name in names]
+        if (found := self._in_one_block(names, tensors)) is not None:
+            block, rows = found
+            first, last = rows[0], rows[-1] + 1
+            if rows == list(range(first, last)):
+                return block.narrow(-2, first, last - first).transpose(-1, -2)
+            return block.index_select(-2, torch.tensor(rows, device=block.device)).transpose(-1, -2)
+        kind = reduce(torch.promote_types, (tensor.dtype for tensor in tensors))
+        return torch.stack([tensor.to(kind) for tensor in tensors], dim=-1)
+
+    def to(self, *arguments: Any, **options: Any) -> Batch:
+        """Return the batch on another device or of another type; arguments as for `torch.Tensor.to`."""
+        self.taken()
+        return self._map(lambda tensor: tensor.to(*arguments, **options))
+
+    def pin_memory(self) -> Batch:
+        """Return the batch in page-locked memory; a `DataLoader` with `pin_memory=True` calls it."""
+        return self._map(lambda tensor: tensor.pin_memory())
+
+    def taken(self) -> Self:
+        """Say that the loop has this batch; any use of its columns does so, too."""
+        if self._receipts and get_worker_info() is None:
+            receipts, self._receipts = self._receipts, ()
+            for receipt in receipts:
+                receipt.note()
+        return self
+
+    def attach(self, receipt: Receipt) -> None:
+        """Let the first use of the batch be noted."""
+        self._receipts = (*self._receipts, receipt)
+
+    def _map(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Batch:
+        if self._unchanged():
+            return Batch(self._layout, tuple(map(change, self._blocks)), self._names, self._receipts)
+        plain = [(name, change(dict.__getitem__(self, name))) for name in dict.keys(self)]
+        return _separate(plain, self._receipts)
+
+    def _unchanged(self) -> bool:
+        places = zip((name for block in self._layout for name in block), self._views, strict=True)
+        return len(self) == len(self._views) and all(dict.get(self, name) is view for name, view in places)
+
+    def _in_one_block(
+        self, names: Sequence[str], tensors: Sequence[torch.Tensor]
+    ) -> tuple[torch.Tensor, list[int]] | None:
+        offset = 0
+        for block, members in zip(self._blocks, self._layout, strict=True):
+            if names and names[0] in members:
+                places = {name: row for row, name in enumerate(members)}
+                rows = [places.get(name, -1) for name in names]
+                same = all(
+                    row >= 0 and tensor is self._views[offset + row] for row, tensor in zip(rows, tensors, strict=True)
+                )
+                return (block, rows) if same else None
+            offset += len(members)
+        return None
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        if self._receipts:
+            self.taken()
+        try:
+            return super().__getitem__(name)
+        except KeyError:
+            near = get_close_matches(str(name), list(dict.keys(self)), n=1)
+            advice = f"Did you mean {near[0]!r}?" if near else f"It has {list(dict.keys(self))!r:.500}."
+            raise UnknownBatchColumnError(f"reading column {name!r} of a batch", "it has none", advice) from None
+
+    # Whatever reads a dict counts as use of it.
+    def __iter__(self) -> Iterator[str]:
+        return super(Batch, self.taken()).__iter__()
+
+    def keys(self) -> Any:  # noqa: D102 - as of dict
+        return super(Batch, self.taken()).keys()
+
+    def values(self) -> Any:  # noqa: D102 - as of dict
+        return super(Batch, self.taken()).values()
+
+    def items(self) -> Any:  # noqa: D102 - as of dict
+        return super(Batch, self.taken()).items()
+
+    def get(self, name: str, default: Any = None) -> Any:  # noqa: D102 - as of dict
+        return super(Batch, self.taken()).get(name, default)
+
+    def pop(self, name: str, *default: Any) -> Any:  # noqa: D102 - as of dict
+        return super(Batch, self.taken()).pop(name, *default)
+
+    def copy(self) -> dict[str, torch.Tensor]:
+        """Return a plain dict of the same tensors."""
+        return dict(self.items())
+
+    def __copy__(self) -> Batch:
+        return self._map(lambda tensor: tensor)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if not self._unchanged():
+            return (_separate, (list(dict.items(self)), self._receipts))
+        # A view would take the whole block that it was cut from to the other process.
+        blocks = tuple(block.clone(memory_format=torch.contiguous_format) for block in self._blocks)
+        return (Batch, (self._layout, blocks, self._names, self._receipts))
+
+
+def _separate(columns: Sequence[tuple[str, torch.Tensor]], receipts: tuple[Receipt, ...]) -> Batch:
+    batch = Batch((), (), (), receipts)
+    for name, tensor in columns:
+        dict.__setitem__(batch, name, tensor)
+    batch._names = tuple(name for name, _ in columns)
+    return batch
+
+
+def _collate(batches: Sequence[Batch], *, collate_fn_map: Any = None) -> Batch:  # noqa: ARG001 - PyTorch passes it
+    """Do what `default_collate` does to a dict, a block at a time and for a single batch without a copy."""
+    first = batches[0]
+    if len(batches) == 1 and first._unchanged():
+        return Batch(first._layout, tuple(block.unsqueeze(0) for block in first._blocks), first._names, first._receipts)
+    plain = default_collate([dict(dict.items(batch)) for batch in batches])
+    return _separate(list(plain.items()), tuple(receipt for batch in batches for receipt in batch._receipts))
+
+
+# The way that PyTorch documents for types of one's own.
+default_collate_fn_map[Batch] = _collate
