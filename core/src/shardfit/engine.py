@@ -51,17 +51,21 @@ class WorkerContext:
         if self.rank == 0:
             self.emit(MetricsReported(attempt=self.attempt, round=round, metrics=dict(metrics)))
 
-    def offer_checkpoint(self, step: int, files: Mapping[str, bytes | Path]) -> None:
-        """Offer a checkpoint to the driver, which stores it; only worker 0's is taken.
+    def offer_checkpoint(self, step: int, files: Mapping[str, bytes | Path], from_every_worker: bool = False) -> None:
+        """Offer a checkpoint to the driver, which stores it; only worker 0's is taken, unless every worker offers a piece.
 
         Args:
             step: Rounds or steps that it holds.
             files: Name -> content, or the path of a local file, which is sent in parts of 8 MiB, never held whole, and
                 may be removed afterwards.
+            from_every_worker: Whether each worker offers files of its own, which are one checkpoint together.
         """
-        if self.rank == 0:
+        if self.rank == 0 or from_every_worker:
             offered = send_in_parts(files, self.emit, self.rank, step, self.attempt)
-            self.emit(CheckpointOffered(attempt=self.attempt, step=step, files=offered))
+            pieces = self.world_size if from_every_worker else 1
+            self.emit(
+                CheckpointOffered(attempt=self.attempt, step=step, files=offered, worker=self.rank, pieces=pieces)
+            )
 
     def join(self, meeting: Meeting | None) -> AbstractContextManager[Collectives]:
         """Connect with the other workers while the context lasts, for libraries that do not; see `Collectives`.

@@ -117,15 +117,19 @@ class MetricsReported(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckpointOffered(Event):
-    """Worker 0 offers a checkpoint; the driver stores it if the attempt is still the current one.
+    """A worker offers a checkpoint; the driver stores it once it is whole, if the attempt is still the current one.
 
     Args:
         step: Rounds (or steps) that it holds.
         files: Name -> content, or what says that its parts were sent before.
+        worker: Rank of the worker that offers them.
+        pieces: How many workers' files make the checkpoint whole.
     """
 
     step: int
     files: Mapping[str, bytes | SentInParts] = field(repr=False)
+    worker: int = 0
+    pieces: int = 1
 
     def to_dict(self) -> dict[str, Any]:
         """Return the event without the content of its files."""

@@ -132,6 +132,7 @@ class Run:
         self._stored: list[str] = []
         self._spool = PartSpool()
         self._told_lost = 0
+        self._pieces: dict[int, dict[int, CheckpointOffered]] = {}
         self._plan: RunPlan | None = None
         self._result: TrainResult | None = None
 
@@ -270,6 +271,7 @@ class Run:
             raise error
         self.cancellation.check()
         self.attempt += 1
+        self._pieces.clear()
         if self._stored:
             self.checkpoint = load_checkpoint(self._store, self._stored[-1])
 
@@ -318,6 +320,13 @@ class Run:
         return self._result
 
     def _store_checkpoint(self, event: CheckpointOffered) -> None:
+        pieces = self._pieces.setdefault(event.step, {})
+        pieces[event.worker] = event
+        if len(pieces) < event.pieces:
+            return
+        # Workers offer in the order of the steps: what is older than a whole one will never be whole.
+        self._pieces = {step: kept for step, kept in self._pieces.items() if step > event.step}
+        event = replace(event, files={name: file for piece in pieces.values() for name, file in piece.files.items()})
         artifact = f"run/{self.run_id}/checkpoint-{self.attempt}-{event.step}"
         metadata = {"step": event.step, "history": self._finite_history()}
         try:

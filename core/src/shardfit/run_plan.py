@@ -128,17 +128,14 @@ def plan_run(job: Job, registry: Registry, cluster: ClusterResources) -> RunPlan
     sources = {name: source.for_passes(trainer.passes(config)) for name, source in sources.items()}
     schema = sources[TRAIN].schema()
     roles = trainer.columns(config, job.columns, schema)
-    casts = plan_casts(schema, roles.all, roles.categorical, _group_alone(roles))
-    for name in job.evals:
-        with _about(name):
-            _check_same_types(sources[name].schema(), schema, roles, casts)
+    casts = _plan_casts(job, trainer, roles, {name: source.schema() for name, source in sources.items()})
     fragments = {name: _fragments(name, source) for name, source in sources.items()}
     request = _scaling_request(job, fragments[TRAIN], schema, roles)
     request, device_reasons = _without_gpu(request, trainer.why_no_gpu(config))
     layout = registry.get("scaling_policies", job.scaling).decide(cluster, request)
     layout = replace(layout, reasons=(*layout.reasons, *device_reasons))
     constraints = {name: _constraints(name, source, roles) for name, source in sources.items()}
-    layout, plans = plan_shards(job, registry, layout, fragments, constraints)
+    layout, plans = plan_shards(job, registry, layout, fragments, constraints, trainer.deals_rows)
     datasets = {name: DatasetPlan(sources[name], fragments[name], constraints[name], plans[name]) for name in sources}
     asked_config = config
     config, layout, memory = _fit_memory(trainer, asked_config, layout, _shape(datasets, roles))
@@ -160,6 +157,7 @@ def plan_shards(
     layout: WorkerLayout,
     fragments: Mapping[str, Sequence[Fragment]],
     constraints: Mapping[str, ShardingConstraints],
+    keep_workers: bool = False,
 ) -> tuple[WorkerLayout, dict[str, ShardPlan]]:
     """Return who reads what of each dataset, and the layout without the workers that the data leaves empty.
 
@@ -169,6 +167,7 @@ def plan_shards(
         layout: What the scaling policy decided.
         fragments: Dataset name -> its fragments, in global row order; `train` is one.
         constraints: Dataset name -> what the strategy must respect.
+        keep_workers: Keep workers that have no row of the training data.
     """
     name = job.sharding
     if name == "auto":
@@ -179,7 +178,7 @@ def plan_shards(
         return strategy(fragments[dataset], World(workers), job.seed, constraints[dataset])
 
     train = plan(TRAIN, layout.workers)
-    layout = layout.first(train.workers)
+    layout = layout if keep_workers else layout.first(train.workers)
     others = {dataset: plan(dataset, layout.workers) for dataset in fragments if dataset != TRAIN}
     return layout, {TRAIN: train, **others}
 
@@ -194,7 +193,8 @@ def replan(plan: RunPlan, registry: Registry, layout: WorkerLayout) -> RunPlan:
     """
     fragments = {name: dataset.fragments for name, dataset in plan.datasets.items()}
     constraints = {name: dataset.constraints for name, dataset in plan.datasets.items()}
-    layout, plans = plan_shards(plan.job, registry, layout, fragments, constraints)
+    keep = plan.trainer.deals_rows
+    layout, plans = plan_shards(plan.job, registry, layout, fragments, constraints, keep)
     datasets = {name: replace(dataset, shard_plan=plans[name]) for name, dataset in plan.datasets.items()}
     config, layout, memory = _fit_memory(plan.trainer, plan.asked_config, layout, _shape(datasets, plan.roles))
     return replace(plan, config=config, layout=layout, datasets=datasets, memory=memory)
@@ -240,6 +240,19 @@ def _constraints(name: str, source: DataSource, roles: ColumnRoles) -> ShardingC
 def _group_alone(roles: ColumnRoles) -> str | None:
     """Return the group column unless it is a feature, too, and so becomes numbers."""
     return None if roles.group in roles.features else roles.group
+
+
+def _plan_casts(
+    job: Job, trainer: Trainer, roles: ColumnRoles, schemas: Mapping[str, pa.Schema]
+) -> tuple[ColumnCast, ...]:
+    if trainer.deals_rows:
+        return ()
+    training = schemas[TRAIN]
+    casts = plan_casts(training, roles.all, roles.categorical, _group_alone(roles))
+    for name in job.evals:
+        with _about(name):
+            _check_same_types(schemas[name], training, roles, casts)
+    return casts
 
 
 def _check_same_types(

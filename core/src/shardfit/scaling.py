@@ -74,8 +74,8 @@ class WorkerSlot:
     Args:
         rank: 0 to workers - 1.
         node: Name of its node.
-        cpus: Threads that it uses, 1 or more.
-        gpus: GPUs that it uses, 0 or 1.
+        cpus: Threads that it uses, 1 or more; 0 for one thread without a CPU set aside for it.
+        gpus: GPUs that it uses; boosters use 0 or 1.
         memory: Bytes that it may use; 0 where unknown.
     """
 

@@ -58,7 +58,7 @@ class ShardReader:
         self.columns = tuple(columns)
         self.handed = RowDigest()
         self.batch_rows = batch_rows
-        self._source = source
+        self.source = source
         self._on_rows = on_rows
 
     @property
@@ -89,7 +89,7 @@ class ShardReader:
 
     def _decode_slice(self, piece: FragmentSlice) -> Iterator[ShardBatch]:
         done = 0
-        for records in self._source.read(piece.fragment, self.columns, piece.start, piece.stop, self.batch_rows):
+        for records in self.source.read(piece.fragment, self.columns, piece.start, piece.stop, self.batch_rows):
             first = piece.first_row + done
             done += records.num_rows
             if done > piece.rows:

@@ -109,6 +109,8 @@ def train_attempt(run: Run, plan: RunPlan, workers: WorkerGroup) -> list[WorkerR
         run.checkpoint,
     )
     config = plan.config
+    if plan.trainer.deals_rows:
+        settings = replace(settings, fragments={name: part.fragments for name, part in plan.datasets.items()})
     if isinstance(plan.trainer, BinnedTrainer):
         with run.phase("profile"):
             made = profile_datasets(plan, plan.trainer, workers, sources, shards, run.on_event)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pyarrow as pa
 
@@ -16,6 +16,7 @@ from shardfit.coverage import DatasetCoverage
 from shardfit.engine import WorkerContext, WorkerGroup
 from shardfit.scaling import WorkerLayout
 from shardfit.shard_reader import ShardReader
+from shardfit.source import Fragment
 
 TRAIN = "train"
 
@@ -46,6 +47,7 @@ class RunSettings:
         checkpoint_every_seconds: Offer one after so many seconds without, or None.
         resume: The checkpoint to go on from, or None.
         reference: For a `BinnedTrainer`, the bins that every matrix is made with; else None.
+        fragments: Dataset name -> all its fragments, in global row order, where `Trainer.deals_rows`; else empty.
     """
 
     roles: ColumnRoles
@@ -54,6 +56,7 @@ class RunSettings:
     checkpoint_every_seconds: float | None = None
     resume: Checkpoint | None = None
     reference: Any = None
+    fragments: Mapping[str, Sequence[Fragment]] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +106,10 @@ class Trainer(ABC):
 
     The trainer object, what `configure` returns, what `rendezvous` yields and models are pickled to workers.
     """
+
+    deals_rows: ClassVar[bool] = False
+    """Whether the trainer deals the rows of whole datasets to its workers itself, batch by batch, instead of reading
+    shards. It is then given every fragment, no type is cast for it, and a small table leaves no worker out."""
 
     @abstractmethod
     def configure(self, params: Mapping[str, Any]) -> Any:

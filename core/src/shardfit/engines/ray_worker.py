@@ -34,7 +34,7 @@ class RayWorker:
     ) -> None:
         dedicate_process()
         # Ray leaves alone what it inherits from the shell that started the node.
-        os.environ["OMP_NUM_THREADS"] = str(slot.cpus)
+        os.environ["OMP_NUM_THREADS"] = str(max(1, slot.cpus))
         # A user's own modules, where the nodes share a file system; after everything that is installed.
         sys.path.extend(path for path in python_path if path not in sys.path)
         if not faulthandler.is_enabled():

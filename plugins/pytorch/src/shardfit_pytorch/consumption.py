@@ -1,0 +1,166 @@
+"""What a rank's loop has taken of its datasets: positions to save, rows to prove, shares to weigh gradients by."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from shardfit.coverage import RowDigest
+from shardfit_pytorch.data import ConsumedStep, Position, ShardfitDataset
+
+Epochs = dict[str, dict[int, RowDigest]]
+
+
+@dataclass(frozen=True, slots=True)
+class EpochRows:
+    """The rows of one epoch that the loop of one rank took from one dataset object.
+
+    Args:
+        name: Of the dataset.
+        number: Which object of that name: the loop may make several.
+        epoch: Which epoch.
+        handed: Digest of the rows.
+        ended: Whether the loop took the last step of the epoch.
+        planned: Digest of the epoch over all ranks.
+    """
+
+    name: str
+    number: int
+    epoch: int
+    handed: RowDigest
+    ended: bool
+    planned: RowDigest
+
+
+@dataclass
+class _Seen:
+    dataset: ShardfitDataset
+    number: int
+    steps: int = 0
+    epochs: dict[int, RowDigest] = field(default_factory=dict)
+    ended: set[int] = field(default_factory=set)
+    unproven: int | None = None
+
+    @property
+    def kind(self) -> tuple[Any, ...]:
+        """What tells datasets that are read in another way, for another purpose, from this one."""
+        return self.dataset.name, self.dataset.state().order, len(self.dataset)
+
+
+class Consumption:
+    """Watches the datasets of one rank; see `Tracker`.
+
+    A loop may make a dataset for each epoch, or one for all of them. Of those of a name that are read in the same way
+    as the first, the one that was read last has the position that counts.
+
+    Args:
+        world_size: Number of ranks.
+        check: Called before each batch; what it raises ends the loop.
+    """
+
+    def __init__(self, world_size: int, check: Callable[[], None]) -> None:
+        self._check = check
+        self._share = (1, world_size)
+        self._seen: list[_Seen] = []
+        self._latest: dict[str, _Seen] = {}
+        self._starts: dict[str, Position] = {}
+        self._earlier: Epochs | None = {}
+
+    def attach(self, dataset: ShardfitDataset) -> None:
+        """Let a new dataset start where the run that is continued left off."""
+        seen = _Seen(dataset, sum(1 for each in self._seen if each.dataset.name == dataset.name))
+        self._seen.append(seen)
+        self._start(seen)
+
+    def consumed(self, step: ConsumedStep) -> None:
+        """Count a batch."""
+        self._check()
+        seen = next(each for each in reversed(self._seen) if each.dataset.state() is step.position)
+        seen.steps += 1
+        seen.epochs[step.epoch] = seen.epochs.get(step.epoch, RowDigest()) + step.digest
+        if step.ends_epoch:
+            seen.ended.add(step.epoch)
+        if self._is_main(seen):
+            self._latest[step.dataset] = seen
+        self._share = (step.rank_rows, step.global_rows)
+
+    def step_rows(self) -> tuple[int, int]:
+        """Return the rows of this rank in the step that it took last, and those of all ranks together."""
+        return self._share
+
+    @property
+    def steps(self) -> dict[str, int]:
+        """Dataset name -> batches that the loop took."""
+        total: dict[str, int] = {}
+        for seen in self._seen:
+            if self._is_main(seen):
+                total[seen.dataset.name] = total.get(seen.dataset.name, 0) + seen.steps
+        return total
+
+    @property
+    def total_steps(self) -> int:
+        """Batches that the loop took of all datasets together."""
+        return sum(seen.steps for seen in self._seen)
+
+    def positions(self) -> dict[str, Position]:
+        """Return where each dataset is."""
+        return {**self._starts, **{name: seen.dataset.state() for name, seen in self._latest.items()}}
+
+    def open_epochs(self) -> Epochs:
+        """Return the rows that this rank took of the epochs that its datasets are in the middle of."""
+        opened: Epochs = {}
+        for name, seen in self._latest.items():
+            epoch = seen.dataset.state().epoch
+            if epoch in seen.epochs and seen.unproven != epoch:
+                opened[name] = {epoch: seen.epochs[epoch]}
+        return opened
+
+    def restore(self, positions: Mapping[str, Position], earlier: Epochs | None) -> None:
+        """Go on where a checkpoint was.
+
+        Args:
+            positions: Dataset name -> where it was.
+            earlier: Rows of the epochs that were under way; those of all ranks, given to one of them. None where they
+                are not known, so that nothing can be proved of those epochs.
+        """
+        self._earlier, self._starts = earlier, dict(positions)
+        for seen in self._seen:
+            self._start(seen)
+
+    def report(self) -> list[EpochRows]:
+        """Return the rows of every epoch, but of those of which nothing can be proved."""
+        return [
+            EpochRows(
+                seen.dataset.name, seen.number, epoch, handed, epoch in seen.ended, seen.dataset.epoch_digest(epoch)
+            )
+            for seen in self._seen
+            for epoch, handed in seen.epochs.items()
+            if epoch != seen.unproven
+        ]
+
+    def _start(self, seen: _Seen) -> None:
+        name = seen.dataset.name
+        if (start := self._starts.pop(name, None)) is None:
+            return
+        seen.dataset.start_at(start)
+        self._latest[name] = seen
+        if start.deals and self._earlier is None:
+            seen.unproven = start.epoch
+        elif self._earlier and start.epoch in self._earlier.get(name, {}):
+            seen.epochs[start.epoch] = self._earlier[name][start.epoch]
+
+    def _is_main(self, seen: _Seen) -> bool:
+        first = next(each for each in self._seen if each.dataset.name == seen.dataset.name)
+        return seen.kind == first.kind
+
+
+def digest_to_json(digest: RowDigest) -> list[Any]:
+    """Return a digest as plain values."""
+    return [digest.rows, *map(str, digest.powers)]
+
+
+def digest_from_json(value: list[Any]) -> RowDigest:
+    """Return the digest that `digest_to_json` wrote."""
+    rows, first, second, third = value
+    return RowDigest(int(rows), (int(first), int(second), int(third)))
