@@ -223,8 +223,8 @@ class DataConnector:
             UnknownNameError: No such exporter is installed.
         """
         found = _default_registry() if registry is None else registry
-        exporter = found.get("exporters", "torch")
-        return exporter(self, batch_size, shuffle, drop_last_batch, seed, registry=found, **options)
+        arguments = {"batch_size": batch_size, "shuffle": shuffle, "drop_last_batch": drop_last_batch, "seed": seed}
+        return found.get("exporters", "torch")(self, **arguments, registry=found, **options)
 
     def describe(self) -> str:
         """Return one line that names the data for people, with secrets redacted."""

@@ -45,18 +45,19 @@ class ShardfitError(Exception):
 
     Args:
         asked: What was being done or asked for, for example `"reading 'a.parquet', row group 3"`.
-        found: What was found instead, with values shown by `repr`.
+        found: What was found instead, with values shown by `repr`. Empty only where a library brings an error from
+            another process as one text, as PyTorch's DataLoader does: `asked` is then all there is.
         advice: What to do about it.
     """
 
-    def __init__(self, asked: str, found: str, advice: str = "") -> None:
+    def __init__(self, asked: str, found: str = "", advice: str = "") -> None:
         Exception.__init__(self, asked, found, advice)
         self.asked = asked
         self.found = found
         self.advice = advice
 
     def __str__(self) -> str:
-        message = f"{self.asked}: {self.found}"
+        message = f"{self.asked}: {self.found}" if self.found else self.asked
         return f"{message}. {self.advice}" if self.advice else message
 
     def __reduce__(self) -> tuple[type[ShardfitError], tuple[str, str, str], dict[str, Any]]:

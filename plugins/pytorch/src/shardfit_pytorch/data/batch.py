@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from difflib import get_close_matches
-from functools import reduce
+from functools import lru_cache, reduce
 from itertools import count
 from typing import Any, NamedTuple, Protocol, Self
 from weakref import WeakValueDictionary
@@ -79,7 +79,7 @@ class Batch(dict[str, torch.Tensor]):
         receipts: Told to the dataset when the loop first uses the batch; none where it knows of the batch already.
     """
 
-    __slots__ = ("_blocks", "_layout", "_names", "_receipts", "_views")
+    __slots__ = ("_blocks", "_layout", "_names", "_receipts")
 
     def __init__(
         self,
@@ -94,8 +94,8 @@ class Batch(dict[str, torch.Tensor]):
         else:
             found = dict(zip((name for block in layout for name in block), views, strict=True))
             super().__init__((name, found[name]) for name in names)
-        self._layout, self._blocks, self._names = layout, blocks, names
-        self._views, self._receipts = views, receipts
+        # Emptied by whatever changes the dict: its tensors are then no longer those of the blocks.
+        self._layout, self._blocks, self._names, self._receipts = layout, blocks, names, receipts
 
     def stack(self, columns: Sequence[str] | None = None) -> torch.Tensor:
         """Return columns beside each other: shape [..., rows, columns].
@@ -108,14 +108,14 @@ class Batch(dict[str, torch.Tensor]):
         Raises:
             UnknownColumnError: The batch has no such column.
         """
-        names = list(self._names if columns is None else columns)
+        names = tuple(dict.keys(self) if columns is None else columns)
+        if self._blocks and (place := _place(self._layout, names)) is not None:
+            self.taken()
+            block, rows = self._blocks[place[0]], place[1]
+            if isinstance(rows, tuple):
+                return block.index_select(-2, torch.tensor(rows, device=block.device)).transpose(-1, -2)
+            return block.narrow(-2, rows.start, len(rows)).transpose(-1, -2)
         tensors = [self[name] for name in names]
-        if (found := self._in_one_block(names, tensors)) is not None:
-            block, rows = found
-            first, last = rows[0], rows[-1] + 1
-            if rows == list(range(first, last)):
-                return block.narrow(-2, first, last - first).transpose(-1, -2)
-            return block.index_select(-2, torch.tensor(rows, device=block.device)).transpose(-1, -2)
         kind = reduce(torch.promote_types, (tensor.dtype for tensor in tensors))
         return torch.stack([tensor.to(kind) for tensor in tensors], dim=-1)
 
@@ -141,29 +141,12 @@ class Batch(dict[str, torch.Tensor]):
         self._receipts = (*self._receipts, receipt)
 
     def _map(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Batch:
-        if self._unchanged():
+        if self._blocks:
             return Batch(self._layout, tuple(map(change, self._blocks)), self._names, self._receipts)
-        plain = [(name, change(dict.__getitem__(self, name))) for name in dict.keys(self)]
-        return _separate(plain, self._receipts)
+        return _separate([(name, change(tensor)) for name, tensor in dict.items(self)], self._receipts)
 
-    def _unchanged(self) -> bool:
-        places = zip((name for block in self._layout for name in block), self._views, strict=True)
-        return len(self) == len(self._views) and all(dict.get(self, name) is view for name, view in places)
-
-    def _in_one_block(
-        self, names: Sequence[str], tensors: Sequence[torch.Tensor]
-    ) -> tuple[torch.Tensor, list[int]] | None:
-        offset = 0
-        for block, members in zip(self._blocks, self._layout, strict=True):
-            if names and names[0] in members:
-                places = {name: row for row, name in enumerate(members)}
-                rows = [places.get(name, -1) for name in names]
-                same = all(
-                    row >= 0 and tensor is self._views[offset + row] for row, tensor in zip(rows, tensors, strict=True)
-                )
-                return (block, rows) if same else None
-            offset += len(members)
-        return None
+    def _change(self) -> None:
+        self._blocks = ()
 
     def __getitem__(self, name: str) -> torch.Tensor:
         if self._receipts:
@@ -192,7 +175,36 @@ class Batch(dict[str, torch.Tensor]):
         return super(Batch, self.taken()).get(name, default)
 
     def pop(self, name: str, *default: Any) -> Any:  # noqa: D102 - as of dict
+        self._change()
         return super(Batch, self.taken()).pop(name, *default)
+
+    def popitem(self) -> tuple[str, torch.Tensor]:  # noqa: D102 - as of dict
+        self._change()
+        return super(Batch, self.taken()).popitem()
+
+    def update(self, *arguments: Any, **columns: Any) -> None:  # noqa: D102 - as of dict
+        self._change()
+        super().update(*arguments, **columns)
+
+    def setdefault(self, name: str, default: Any = None) -> Any:  # noqa: D102 - as of dict
+        self._change()
+        return super(Batch, self.taken()).setdefault(name, default)
+
+    def clear(self) -> None:  # noqa: D102 - as of dict
+        self._change()
+        super().clear()
+
+    def __setitem__(self, name: str, tensor: torch.Tensor) -> None:
+        self._change()
+        super().__setitem__(name, tensor)
+
+    def __delitem__(self, name: str) -> None:
+        self._change()
+        super().__delitem__(name)
+
+    def __ior__(self, other: Any) -> Self:  # type: ignore[misc, override]
+        self.update(other)
+        return self
 
     def copy(self) -> dict[str, torch.Tensor]:
         """Return a plain dict of the same tensors."""
@@ -202,7 +214,7 @@ class Batch(dict[str, torch.Tensor]):
         return self._map(lambda tensor: tensor)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        if not self._unchanged():
+        if not self._blocks:
             return (_separate, (list(dict.items(self)), self._receipts))
         # A view would take the whole block that it was cut from to the other process.
         blocks = tuple(block.clone(memory_format=torch.contiguous_format) for block in self._blocks)
@@ -213,14 +225,25 @@ def _separate(columns: Sequence[tuple[str, torch.Tensor]], receipts: tuple[Recei
     batch = Batch((), (), (), receipts)
     for name, tensor in columns:
         dict.__setitem__(batch, name, tensor)
-    batch._names = tuple(name for name, _ in columns)
     return batch
+
+
+@lru_cache(maxsize=64)
+def _place(layout: tuple[tuple[str, ...], ...], names: tuple[str, ...]) -> tuple[int, range | tuple[int, ...]] | None:
+    """Return the block that holds all of `names` and their rows in it, a range where they follow each other."""
+    for number, members in enumerate(layout):
+        places = {name: row for row, name in enumerate(members)}
+        if names and all(name in places for name in names):
+            rows = tuple(places[name] for name in names)
+            run = range(rows[0], rows[0] + len(rows))
+            return number, run if tuple(run) == rows else rows
+    return None
 
 
 def _collate(batches: Sequence[Batch], *, collate_fn_map: Any = None) -> Batch:  # noqa: ARG001 - PyTorch passes it
     """Do what `default_collate` does to a dict, a block at a time and for a single batch without a copy."""
     first = batches[0]
-    if len(batches) == 1 and first._unchanged():
+    if len(batches) == 1 and first._blocks:
         return Batch(first._layout, tuple(block.unsqueeze(0) for block in first._blocks), first._names, first._receipts)
     plain = default_collate([dict(dict.items(batch)) for batch in batches])
     return _separate(list(plain.items()), tuple(receipt for batch in batches for receipt in batch._receipts))

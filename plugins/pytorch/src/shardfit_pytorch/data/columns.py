@@ -181,7 +181,7 @@ def _null(array: pa.Array, column: TensorColumn, origin: str) -> InvalidValueErr
     first = pc.index(pc.is_null(array), True).as_py()
     return InvalidValueError(
         f"turning column {column.name!r} of {origin} into {column.dtype}",
-        f"found {array.null_count} nulls among {len(array)} rows, the first {first} rows into them",
+        f"{array.null_count} of {len(array)} values are null, the first is number {first}",
         "A tensor of whole numbers or booleans cannot hold a null: fill them, or cast the column to float32, where a "
         "null becomes NaN.",
     )

@@ -108,7 +108,8 @@ class ShardConnector(DataConnector):
         *,
         columns: Sequence[str] | None = None,
         categories: Categories | None = None,
-        registry: SourceRegistry | None = None,
+        registry: Any = None,
+        **options: Any,
     ) -> ShardfitDataset:
         """Return an iterable dataset of dicts, column -> tensor of the rows of one batch of this rank.
 
@@ -124,6 +125,7 @@ class ShardConnector(DataConnector):
             columns: Which columns, in this order; None means all.
             categories: Column -> its categories, for columns that hold text, or numbers that stand for something.
             registry: Not used: the rows were found when the run began.
+            **options: There are no others.
 
         Raises:
             InvalidArgumentError: A size is none, or leaves a rank without rows.
@@ -131,6 +133,10 @@ class ShardConnector(DataConnector):
             UnsupportedTypeError: A column has no tensor.
             EmptyDataError: There are no rows, or all would be left out.
         """
+        if options:
+            raise InvalidArgumentError(
+                "making tensors of a shard", f"found options {options!r}", "It has none of these."
+            )
         source = self.data
         if not isinstance(source, ShardSource):
             raise InvalidArgumentError("making tensors of a shard", f"found {source!r:.100}", "Use get_shard().")
@@ -148,8 +154,7 @@ def to_torch_dataset(
     seed: int = 0,
     *,
     registry: SourceRegistry | None = None,
-    columns: Sequence[str] | None = None,
-    categories: Categories | None = None,
+    **options: Any,
 ) -> ShardfitDataset:
     """Return all rows of a connector as a dataset of one rank; the exporter called `torch`.
 
@@ -160,15 +165,14 @@ def to_torch_dataset(
         drop_last_batch: As there.
         seed: As there.
         registry: Where to look sources up; None means the default one.
-        columns: As there.
-        categories: As there.
+        **options: `global_batch_size`, `columns` and `categories`, as there.
     """
     if isinstance(connector, ShardConnector):
         shard = connector
     else:
         source = connector.resolve(default_registry() if registry is None else registry)
         shard = BoundShardedConnector("data", source, source.fragments(), source.schema()).get_shard()
-    return shard.to_torch_dataset(batch_size, shuffle, drop_last_batch, seed, columns=columns, categories=categories)
+    return shard.to_torch_dataset(batch_size, shuffle, drop_last_batch, seed, **options)
 
 
 def _checked_seed(seed: Any) -> int:

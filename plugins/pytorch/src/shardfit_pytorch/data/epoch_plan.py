@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from shardfit.coverage import RowDigest
 from shardfit.errors import EmptyDataError, InvalidArgumentError
@@ -33,7 +34,7 @@ class EpochPlan:
     first: int
     rank: int
 
-    @property
+    @cached_property
     def past_steps(self) -> int:
         """Steps of the epoch under earlier deals."""
         return sum(deal.steps for deal in self.past)
@@ -48,8 +49,9 @@ class EpochPlan:
         done = step + 1 - self.past_steps
         if done >= self.dealing.steps:
             return Position(self.begin.epoch + 1, 0, self.begin.rows, self.begin.order)
-        deals = (*self.past, replace(self.dealing.deal, steps=done))
-        return replace(self.begin, steps=step + 1, deals=deals)
+        deal = self.dealing.deal
+        deals = (*self.past, Deal(deal.rows_per_step, deal.ranks, deal.rows, done))
+        return Position(self.begin.epoch, step + 1, self.begin.rows, self.begin.order, deals)
 
     def digest(self) -> RowDigest:
         """Return the digest of the rows of the whole epoch over all ranks, without those that are left out."""

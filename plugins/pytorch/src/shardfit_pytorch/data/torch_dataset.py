@@ -78,7 +78,7 @@ class ShardfitDataset(IterableDataset[Batch]):
         # Seen by DataLoader workers that live longer than an epoch: how often the loop chose an epoch, which one, and
         # the steps that it begins after. All else a worker knows from its copy of the dataset and counts itself: the
         # loop may be in an epoch before the last of its workers has begun.
-        self._chosen = torch.zeros(3, dtype=torch.int64).share_memory_()
+        self._chosen = torch.zeros(3, dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
         self._number = register(self)
         self._fresh_plan = self._planned = plan_epoch(order, rules, self._position, table.rank, table.world_size)
         if self.dropped_rows:
@@ -167,13 +167,9 @@ class ShardfitDataset(IterableDataset[Batch]):
         if info is None:
             return self._read_here(self._current_plan(self._next_epoch))
         jumps, epoch, steps = self._chosen.tolist()
+        if jumps != self._jumps and steps:
+            return self._refuse_to_enter(epoch)
         if jumps != self._jumps:
-            if steps:
-                raise InvalidArgumentError(
-                    f"continuing {self.name!r} in the middle of epoch {epoch}",
-                    "DataLoader workers were running before, and stay (persistent_workers=True)",
-                    "Call start_at() before the first iteration.",
-                )
             self._jumps, self._next_epoch = jumps, epoch
         plan = self._current_plan(self._next_epoch)
         self._next_epoch += 1
@@ -190,6 +186,15 @@ class ShardfitDataset(IterableDataset[Batch]):
             for batch, receipt in self._batches(ahead, plan, 0, 1):
                 self.note(receipt)
                 yield batch
+
+    def _refuse_to_enter(self, epoch: int) -> Iterator[Batch]:
+        # Not before the first batch is asked for, where an error would end the worker without a word.
+        raise InvalidArgumentError(
+            f"continuing {self.name!r} in the middle of epoch {epoch}",
+            "DataLoader workers were running before, and stay (persistent_workers=True)",
+            "Call start_at() before the first iteration.",
+        )
+        yield
 
     def _read_in_worker(self, plan: EpochPlan, worker: int, workers: int) -> Iterator[Batch]:
         if any(fragment.uri.startswith("ray:") for fragment in self._table.fragments):

@@ -1,0 +1,126 @@
+"""A batch: a dict whose columns lie beside each other in memory."""
+
+from __future__ import annotations
+
+import copy
+import io
+import pickle
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from shardfit.errors import UnknownColumnError
+from shardfit_pytorch.data import Batch
+from tests.shardfit_pytorch.data.tables import UnevenSource, rank_of
+
+ROWS = 12
+COLUMNS = {
+    "a": np.arange(ROWS, dtype=np.float32),
+    "id": np.arange(ROWS),
+    "b": np.arange(ROWS, dtype=np.float32) + 100,
+    "c": np.arange(ROWS, dtype=np.float32) + 200,
+}
+
+
+def batch_of(batch_size: int = 8) -> Batch:
+    return next(iter(rank_of(UnevenSource(pa.table(COLUMNS), [ROWS]), batch_size=batch_size)))
+
+
+def test_a_batch_is_a_dict_in_the_order_of_the_columns() -> None:
+    batch = batch_of()
+    assert isinstance(batch, dict)
+    assert list(batch) == ["a", "id", "b", "c"]
+    assert batch["id"].tolist() == list(range(8))
+    assert all(tensor.is_contiguous() for tensor in batch.values())
+
+
+def test_neighbours_of_one_type_are_stacked_without_a_copy() -> None:
+    batch = batch_of()
+    X = batch.stack(["b", "c"])
+    assert X.shape == (8, 2)
+    assert X.data_ptr() == batch["b"].data_ptr()
+    assert X[3].tolist() == [103, 203]
+
+
+@pytest.mark.parametrize("names", [["c", "a"], ["a", "id"], ["id"], None])
+def test_any_columns_can_be_stacked(names: Any) -> None:
+    batch = batch_of()
+    expected = np.stack([COLUMNS[name][:8] for name in names or COLUMNS], axis=1)
+    assert batch.stack(names).tolist() == expected.tolist()
+
+
+def test_a_stack_with_a_dimension_of_the_loader_has_it_too() -> None:
+    source = UnevenSource(pa.table(COLUMNS), [ROWS])
+    batch = next(iter(DataLoader(rank_of(source, batch_size=8))))
+    assert batch["a"].shape == (1, 8)
+    assert batch.stack(["a", "b"]).shape == (1, 8, 2)
+    assert batch.stack(["a", "id"]).shape == (1, 8, 2)
+
+
+def change_item(batch: Batch) -> None:
+    batch["b"] = batch["b"] * 0
+
+
+def change_by_update(batch: Batch) -> None:
+    batch.update(b=torch.zeros(8))
+
+
+def change_by_or(batch: Batch) -> None:
+    batch |= {"b": torch.zeros(8)}
+
+
+def change_in_place(batch: Batch) -> None:
+    batch["b"].zero_()
+
+
+def change_by_popping(batch: Batch) -> None:
+    batch.pop("b")
+    batch.setdefault("b", torch.zeros(8))
+
+
+@pytest.mark.parametrize("change", [change_item, change_by_update, change_by_or, change_in_place, change_by_popping])
+def test_a_changed_batch_stacks_and_travels_as_it_is(change: Any) -> None:
+    batch = batch_of()
+    change(batch)
+    copied = pickle.loads(pickle.dumps(batch))
+    for found in (batch, copy.copy(batch), batch.to(torch.float32), copied):
+        assert found.stack(["b", "a"])[1].tolist() == [0, 1]
+        assert sorted(found) == ["a", "b", "c", "id"]
+
+
+def test_columns_can_be_added_and_taken_away() -> None:
+    batch = batch_of()
+    batch["ab"] = batch["a"] + batch["b"]
+    del batch["id"]
+    assert list(batch.popitem()[1]) == list(batch_of()["a"] + batch_of()["b"])
+    assert batch.stack().shape == (8, 3)
+    batch.clear()
+    assert len(batch) == 0
+
+
+def test_a_pickled_batch_does_not_take_its_neighbours_along() -> None:
+    large = UnevenSource(pa.table({"x": np.zeros(100_000)}), [100_000])
+    batch = next(iter(rank_of(large, batch_size=4)))
+    assert len(pickle.dumps(batch)) < 5_000
+    file = io.BytesIO()
+    torch.save(dict(batch), file)
+    assert list(batch.copy()) == ["x"]
+
+
+def test_a_batch_moves_in_one_piece_and_changes_type() -> None:
+    moved = batch_of().to("meta")
+    assert {tensor.device.type for tensor in moved.values()} == {"meta"}
+    assert batch_of().to(torch.float64)["id"].dtype == torch.float64
+
+
+def test_a_column_that_is_none_is_named_with_its_neighbour() -> None:
+    with pytest.raises(UnknownColumnError, match="Did you mean 'id'") as error:
+        batch_of()["idd"]
+    assert isinstance(error.value, KeyError)
+    assert batch_of().get("idd") is None
+    with pytest.raises(KeyError):
+        batch_of().stack(["a", "z"])
