@@ -40,6 +40,8 @@ def slow_modules_after(statement: str) -> list[str]:
         "import shardfit_xgboost.hooks",
         "import shardfit_lightgbm",
         "import shardfit_lightgbm.hooks",
+        "import shardfit_pytorch",
+        "import shardfit_pytorch.hooks",
         "import shardfit_stages",
         "import shardfit_stages.hooks",
         "import shardfit.engines",

@@ -37,6 +37,13 @@ PUBLIC: dict[str, set[str]] = {
     },
     "shardfit.testing": {"ScalingKit", "ShardingKit", "SourceKit", "StoreKit", "TrainerKit"},
     "shardfit_lightgbm": {"LightGBMEstimator", "LightGBMScalingConfig"},
+    "shardfit_pytorch": {
+        "PyTorchDistributor",
+        "PyTorchDistributorResult",
+        "PyTorchScalingConfig",
+        "WorkerResourceConfig",
+        "get_context",
+    },
     "shardfit_stages": {"Catalogue", "StageTarget", "use_catalogue"},
     "shardfit_xgboost": {"XGBEstimator", "XGBScalingConfig"},
 }

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from shardfit.coverage import RowDigest
+from shardfit.engine import WorkerContext
 from shardfit_pytorch.data import ConsumedStep, Position, ShardfitDataset
+from shardfit_pytorch.group_keeper import GroupKeeper
+from shardfit_pytorch.outbox import Outbox
 
 Epochs = dict[str, dict[int, RowDigest]]
+
+# The driver takes a worker that says nothing for minutes and does not compute for stalled.
+_TELL_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,13 +61,15 @@ class Consumption:
     as the first, the one that was read last has the position that counts.
 
     Args:
-        world_size: Number of ranks.
-        check: Called before each batch; what it raises ends the loop.
+        worker: The engine's context.
+        outbox: Tells the driver now and then how far the loop is; what it could not send ends the loop.
+        keeper: Looks at the loop's process group with each batch.
     """
 
-    def __init__(self, world_size: int, check: Callable[[], None]) -> None:
-        self._check = check
-        self._share = (1, world_size)
+    def __init__(self, worker: WorkerContext, outbox: Outbox, keeper: GroupKeeper) -> None:
+        self._worker, self._outbox, self._keeper = worker, outbox, keeper
+        self._share = (1, worker.world_size)
+        self._told_at = worker.clock()
         self._seen: list[_Seen] = []
         self._latest: dict[str, _Seen] = {}
         self._starts: dict[str, Position] = {}
@@ -75,7 +83,8 @@ class Consumption:
 
     def consumed(self, step: ConsumedStep) -> None:
         """Count a batch."""
-        self._check()
+        self._outbox.check()
+        self._keeper.look()
         seen = next(each for each in reversed(self._seen) if each.dataset.state() is step.position)
         seen.steps += 1
         seen.epochs[step.epoch] = seen.epochs.get(step.epoch, RowDigest()) + step.digest
@@ -84,6 +93,10 @@ class Consumption:
         if self._is_main(seen):
             self._latest[step.dataset] = seen
         self._share = (step.rank_rows, step.global_rows)
+        if (now := self._worker.clock()) - self._told_at >= _TELL_SECONDS:
+            self._told_at = now
+            done, total = seen.epochs[step.epoch].rows, step.rank_rows * len(seen.dataset)
+            self._outbox.send(lambda: self._worker.progress("ingest", done, max(done, total), step.dataset))
 
     def step_rows(self) -> tuple[int, int]:
         """Return the rows of this rank in the step that it took last, and those of all ranks together."""

@@ -24,6 +24,7 @@ from shardfit_pytorch.config import DatasetUse, PyTorchConfig, configure
 from shardfit_pytorch.consumption import Consumption, EpochRows
 from shardfit_pytorch.context import RunParts, TrainingContext
 from shardfit_pytorch.data import BoundShardedConnector
+from shardfit_pytorch.group_keeper import GroupKeeper
 from shardfit_pytorch.model_dir import files_in, model_folder
 from shardfit_pytorch.outbox import Outbox
 from shardfit_pytorch.preflight import check_gpus
@@ -92,7 +93,8 @@ class PyTorchTrainer(Trainer):
             peers = stack.enter_context(joined(context, meeting))
             folder = stack.enter_context(model_folder(context.rank))
             outbox = stack.enter_context(closing(Outbox()))
-            consumption = Consumption(context.world_size, outbox.check)
+            keeper = GroupKeeper()
+            consumption = Consumption(context, outbox, keeper)
             checkpoints = Checkpoints(context, peers, outbox, consumption, settings.resume)
             datasets = dict(_datasets(context, shards, config, settings, consumption))
             training = TrainingContext(
@@ -105,7 +107,7 @@ class PyTorchTrainer(Trainer):
                 with current(training):
                     config.loop(training)
 
-            run_loop(loop, context, peers, lambda: consumption.total_steps)
+            run_loop(loop, context, peers, keeper, lambda: consumption.total_steps)
             outbox.flush()
             epochs = consumption.report()
             files = files_in(folder) if context.rank == 0 else {}

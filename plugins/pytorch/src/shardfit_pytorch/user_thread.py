@@ -6,7 +6,6 @@ import gc
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Callable
 from types import FrameType
 
@@ -14,9 +13,10 @@ import torch.distributed as dist
 
 from shardfit.engine import WorkerContext
 from shardfit.errors import InvalidArgumentError, ShardfitError, WorkerError, WorkerLostError
+from shardfit_pytorch.group_keeper import GroupKeeper
 from shardfit_pytorch.rendezvous import Peers
 
-_LOOK_SECONDS = 0.5
+_LOOK_SECONDS = 0.1
 # Peers that end their loops in the same step do so within a moment; whoever comes later finds the group closed.
 _GRACE_SECONDS = 2.0
 # What gloo, NCCL and the store say when the other end is gone.
@@ -32,16 +32,19 @@ _BROKEN = (
 )
 
 
-def run_loop(loop: Callable[[], None], context: WorkerContext, peers: Peers, steps: Callable[[], int]) -> None:
+def run_loop(
+    loop: Callable[[], None], context: WorkerContext, peers: Peers, keeper: GroupKeeper, steps: Callable[[], int]
+) -> None:
     """Run a loop to its end, whatever becomes of the other ranks.
 
-    When the loop has ended, this rank's process group is closed, after a moment for the others to end theirs: a rank
-    that still waits for it in a collective is told at once that it waits in vain.
+    When the loop has ended and the others do not end theirs a moment later, this rank's process group is closed: a rank
+    that waits for it in a collective is told that it waits in vain.
 
     Args:
         loop: The user's.
         context: Of this worker.
         peers: Its line to the others.
+        keeper: Keeps the loop's process group.
         steps: Returns the batches that the loop has taken.
 
     Raises:
@@ -51,28 +54,34 @@ def run_loop(loop: Callable[[], None], context: WorkerContext, peers: Peers, ste
         Exception: Whatever the loop raised.
     """
     if context.world_size == 1:
-        _run(loop)
+        try:
+            _run(loop)
+        finally:
+            keeper.look()
+            keeper.keep()
         return
     thread = _LoopThread(loop)
     thread.start()
     while not thread.ended.wait(_LOOK_SECONDS):
+        keeper.look()
         if (in_vain := _waits_in_vain(thread, context, peers, steps())) is not None:
             raise in_vain
+    keeper.look()
     if thread.error is None:
         peers.leave(steps())
-        _wait_for_others(peers)
-        _close_group()
+        if _others_left(peers):
+            keeper.keep()
+            return
+        gc.collect()
+        keeper.let_go()
         return
-    raised = thread.error
-    told = _explained(raised, context, peers, steps())
-    if told is None:
-        peers.fail(steps())
-    # What the loop held, its model and with it the connections, would live as long as the error.
-    traceback.clear_frames(raised.__traceback__)
-    _close_group()
+    told = _explained(thread.error, context, peers, steps())
+    keeper.keep()
     if told is not None:
-        raise told from raised
-    raise raised
+        raise told from thread.error
+    # Those that wait for this rank are ended by the driver, which hears of the error now.
+    peers.fail(steps())
+    raise thread.error
 
 
 class _LoopThread(threading.Thread):
@@ -145,13 +154,11 @@ def _reason(context: WorkerContext, peers: Peers, steps: int, doing: str) -> Sha
     )
 
 
-def _wait_for_others(peers: Peers) -> None:
+def _others_left(peers: Peers) -> bool:
+    """Return whether the others end their loops, too, waiting a moment for it."""
     deadline = time.monotonic() + _GRACE_SECONDS
-    while not peers.all_left and time.monotonic() < deadline:
+    while not peers.all_left:
+        if time.monotonic() > deadline:
+            return False
         time.sleep(0.02)
-
-
-def _close_group() -> None:
-    if dist.is_initialized():
-        dist.destroy_process_group()
-    gc.collect()
+    return True
