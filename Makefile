@@ -44,6 +44,7 @@ check: lint types test ## Lint, formatting, types, tests: what .ci/run runs.
 bench: $(STAMP) ## Measure shardfit beside its peers; BENCH="--rows 200000 --repeats 1" for a quick look.
 	$(RUN) -m benchmarks.run --framework xgboost $(BENCH)
 	$(RUN) -m benchmarks.run --framework lightgbm $(BENCH)
+	$(RUN) -m benchmarks.run --framework pytorch $(BENCH)
 
 clean: ## Remove .venv and everything that can be made again.
 	rm -rf $(VENV) .demo .bench .pytest_cache .mypy_cache .ruff_cache .hypothesis $(wildcard */src/*.egg-info plugins/*/src/*.egg-info examples/*/src/*.egg-info)

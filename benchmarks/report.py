@@ -20,9 +20,18 @@ TITLES = {
     "plain_lightgbm": "plain lightgbm (Arrow table)",
     "lightgbm_dask": "lightgbm.dask, 2 workers",
     "ray_train_lightgbm": "Ray Train LightGBMTrainer, 2 workers",
+    "shardfit_pytorch_inline": "**shardfit**, inline",
+    "shardfit_pytorch_ray": "**shardfit**, 2 Ray workers",
+    "plain_pytorch": "a loop by hand over decoded row groups",
+    "ddp_in_memory": "bare DDP, 2 processes, tensors in memory",
+    "ray_train_pytorch": "Ray Train TorchTrainer, 2 workers, iter_torch_batches",
 }
 # What a table says of its models.
-DEPTHS = {"xgboost": "depth 6", "lightgbm": "63 leaves"}
+SIZES = {
+    "xgboost": "{} rounds, depth 6",
+    "lightgbm": "{} rounds, 63 leaves",
+    "pytorch": "{} epoch, layers of 128, 64 and 1, batches of 1,024 a rank",
+}
 COMPARISONS = (
     ("shardfit_inline", "plain_xgboost"),
     ("shardfit_ray", "xgboost_dask"),
@@ -31,6 +40,9 @@ COMPARISONS = (
     ("shardfit_lightgbm_inline", "plain_lightgbm"),
     ("shardfit_lightgbm_ray", "lightgbm_dask"),
     ("shardfit_lightgbm_ray", "ray_train_lightgbm"),
+    ("shardfit_pytorch_inline", "plain_pytorch"),
+    ("shardfit_pytorch_ray", "ddp_in_memory"),
+    ("shardfit_pytorch_ray", "ray_train_pytorch"),
 )
 BEGIN, END = "<!-- benchmark:begin -->", "<!-- benchmark:end -->"
 
@@ -103,8 +115,8 @@ def render(facts: Mapping[str, Any], medians: Mapping[str, Measurement]) -> str:
     versions = ", ".join(f"{package} {number}" for package, number in facts["versions"].items())
     lines += [
         "",
-        f"{facts['rows']:,} rows x 28 float32 features in 8 Parquet files, {facts['rounds']} rounds, "
-        f"{DEPTHS[facts.get('framework', 'xgboost')]}, "
+        f"{facts['rows']:,} rows x 28 float32 features in 8 Parquet files, "
+        f"{SIZES[facts.get('framework', 'xgboost')].format(facts['rounds'])}, "
         f"{facts['cores']} cores in all for each; medians of {facts['repeats']} interleaved runs, processes started "
         "and stopped each time. Memory is the peak of the sum of the PSS of all processes of a run. AUC is of "
         f"200,000 rows that none has seen. {versions}. `make bench` measures it again.",

@@ -41,17 +41,31 @@ CONTESTANTS = {
         "lightgbm_dask",
         "ray_train_lightgbm",
     ),
+    "pytorch": (
+        "shardfit_pytorch_inline",
+        "shardfit_pytorch_ray",
+        "plain_pytorch",
+        "ddp_in_memory",
+        "ray_train_pytorch",
+    ),
 }
+# Boosting rounds, or epochs.
+ROUNDS = {"xgboost": 30, "lightgbm": 30, "pytorch": 1}
+MODELS = {"xgboost": "model.ubj", "lightgbm": "model.txt", "pytorch": "model.pt"}
 CORES = 2
 # Where each framework's table stands between its markers.
-PAGES = {"xgboost": ROOT / "README.md", "lightgbm": ROOT / "docs" / "lightgbm.md"}
+PAGES = {
+    "xgboost": ROOT / "README.md",
+    "lightgbm": ROOT / "docs" / "lightgbm.md",
+    "pytorch": ROOT / "docs" / "pytorch_data.md",
+}
 
 
 def parse_options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Return what the command line asks for."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description=__doc__)
     parser.add_argument("--rows", type=int, default=4_000_000, help="rows to train on (%(default)s)")
-    parser.add_argument("--rounds", type=int, default=30, help="boosting rounds (%(default)s)")
+    parser.add_argument("--rounds", type=int, help="boosting rounds (30), or epochs (1)")
     parser.add_argument("--repeats", type=int, default=3, help="times that each contestant runs (%(default)s)")
     parser.add_argument("--framework", choices=CONTESTANTS, default="xgboost", help="which table (%(default)s)")
     parser.add_argument("--only", nargs="+", help="contestants to run (all of the framework)")
@@ -62,6 +76,7 @@ def parse_options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     known = CONTESTANTS[options.framework]
     options.only = options.only or known
+    options.rounds = options.rounds or ROUNDS[options.framework]
     if unknown := sorted(set(options.only) - set(known)):
         parser.error(f"there is no contestant {unknown[0]!r}; there are {', '.join(known)}")
     return options
@@ -114,7 +129,7 @@ def measure_all(options: argparse.Namespace, train: Path, held_out: Path) -> lis
         turn = repeat % len(names)
         for name in names[turn:] + names[:turn]:
             with TemporaryDirectory(prefix="shardfit-benchmark-") as scratch:
-                model = Path(scratch) / ("model.txt" if options.framework == "lightgbm" else "model.ubj")
+                model = Path(scratch) / MODELS[options.framework]
                 task = Task(train, model, Path(scratch), options.rounds, CORES)
                 measurement = run_contestant(name, task, options.limit)
                 if not measurement.failure:
@@ -125,7 +140,7 @@ def measure_all(options: argparse.Namespace, train: Path, held_out: Path) -> lis
 
 
 def area_under_curve(framework: str, model: Path, held_out: Path) -> float:
-    """Return the AUC of a saved booster on the held-out file."""
+    """Return the AUC of a saved model on the held-out file."""
     import pandas as pd
     from sklearn.metrics import roc_auc_score
 
@@ -139,6 +154,10 @@ def _scores(framework: str, model: Path, rows: Any) -> Any:
         import lightgbm as lgb
 
         return lgb.Booster(model_file=model).predict(rows)
+    if framework == "pytorch":
+        from benchmarks.pytorch_task import scores
+
+        return scores(model, rows)
     import xgboost as xgb
 
     booster = xgb.Booster(model_file=model)
@@ -149,7 +168,8 @@ def _scores(framework: str, model: Path, rows: Any) -> Any:
 
 def describe(options: argparse.Namespace) -> dict[str, Any]:
     """Return what the figures depend on."""
-    packages = (options.framework, "ray", "dask", "pyarrow", "pandas", "shardfit", f"shardfit-{options.framework}")
+    library = "torch" if options.framework == "pytorch" else options.framework
+    packages = (library, "ray", "dask", "pyarrow", "pandas", "shardfit", f"shardfit-{options.framework}")
     return {
         "framework": options.framework,
         "rows": options.rows,

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NoReturn
 
 import pyarrow as pa
 import torch
@@ -168,7 +168,8 @@ class ShardfitDataset(IterableDataset[Batch]):
             return self._read_here(self._current_plan(self._next_epoch))
         jumps, epoch, steps = self._chosen.tolist()
         if jumps != self._jumps and steps:
-            return self._refuse_to_enter(epoch)
+            # Not before the first batch is asked for, where an error would end the worker without a word.
+            return map(self._refuse_to_enter, [epoch])
         if jumps != self._jumps:
             self._jumps, self._next_epoch = jumps, epoch
         plan = self._current_plan(self._next_epoch)
@@ -187,14 +188,12 @@ class ShardfitDataset(IterableDataset[Batch]):
                 self.note(receipt)
                 yield batch
 
-    def _refuse_to_enter(self, epoch: int) -> Iterator[Batch]:
-        # Not before the first batch is asked for, where an error would end the worker without a word.
+    def _refuse_to_enter(self, epoch: int) -> NoReturn:
         raise InvalidArgumentError(
             f"continuing {self.name!r} in the middle of epoch {epoch}",
             "DataLoader workers were running before, and stay (persistent_workers=True)",
             "Call start_at() before the first iteration.",
         )
-        yield
 
     def _read_in_worker(self, plan: EpochPlan, worker: int, workers: int) -> Iterator[Batch]:
         if any(fragment.uri.startswith("ray:") for fragment in self._table.fragments):
