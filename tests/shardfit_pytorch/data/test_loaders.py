@@ -5,14 +5,19 @@ from __future__ import annotations
 import pickle
 import threading
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
+from shardfit import DataConnector
 from shardfit.coverage import RowDigest
 from shardfit.errors import ChangedDataError, InvalidArgumentError
 from shardfit_pytorch.data import Batch, Position
@@ -33,6 +38,25 @@ def test_workers_started_in_any_way_give_the_batches_in_order(method: str) -> No
     loader = DataLoader(dataset_of(**options), num_workers=2, multiprocessing_context=method)
     assert rows_of(loader) == expected
     assert sorted(flat(expected)) == list(range(ROWS))
+
+
+def test_workers_can_be_forked_while_threads_decode_the_same_files(tmp_path: Path) -> None:
+    rows = 20_000
+    pq.write_table(pa.table({"row": np.arange(rows), "x": np.zeros(rows)}), tmp_path / "t.parquet", row_group_size=900)
+    connector = DataConnector.from_parquet(tmp_path / "t.parquet")
+    # Arrow's threads exist, a thread of ours decodes ahead, a file is open: what a fork could leave locked.
+    ahead = iter(connector.to_torch_dataset(batch_size=100))
+    first = next(ahead)["row"].tolist()
+    shared = connector.to_torch_dataset(batch_size=100, shuffle=True)
+    loader = DataLoader(shared, num_workers=2, multiprocessing_context="fork")
+    for _ in range(2):
+        assert sorted(flat(rows_of(loader))) == list(range(rows))
+    assert first + flat(rows_of(ahead)) == list(range(rows))
+
+
+def test_a_loader_knows_how_many_steps_there_are() -> None:
+    loader = DataLoader(dataset_of(), num_workers=1)
+    assert len(loader) == len(list(loader)) == 25
 
 
 # Each example starts processes.

@@ -63,6 +63,13 @@ def test_windows_cover_each_position_once_also_where_a_piece_is_larger_than_a_wi
     assert [start for start, _ in rows] == [0, *np.cumsum([count for _, count in rows])[:-1]]
 
 
+def test_no_window_is_larger_than_four_however_large_a_fragment_is() -> None:
+    order = order_of(8_000_000, 8_000_000)
+    epoch = order.epoch(0)
+    sizes = [sum(piece.stop - piece.start for piece in epoch.window_at(at)) for at in range(0, 8_000_000, 50_000)]
+    assert max(sizes) <= 4 * order.window_rows
+
+
 @pytest.mark.parametrize("options", [{"batch_size": 16}, {"global_batch_size": 64}])
 def test_a_fragment_is_read_once_without_a_shuffle_and_at_most_four_times_with_one(options: dict[str, int]) -> None:
     for shuffle, most in ((False, 1), (True, 4)):

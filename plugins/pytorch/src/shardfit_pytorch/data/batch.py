@@ -162,35 +162,44 @@ class Batch(dict[str, torch.Tensor]):
     def __iter__(self) -> Iterator[str]:
         return super(Batch, self.taken()).__iter__()
 
-    def keys(self) -> Any:  # noqa: D102 - as of dict
+    def keys(self) -> Any:
+        """Do as a dict does."""
         return super(Batch, self.taken()).keys()
 
-    def values(self) -> Any:  # noqa: D102 - as of dict
+    def values(self) -> Any:
+        """Do as a dict does."""
         return super(Batch, self.taken()).values()
 
-    def items(self) -> Any:  # noqa: D102 - as of dict
+    def items(self) -> Any:
+        """Do as a dict does."""
         return super(Batch, self.taken()).items()
 
-    def get(self, name: str, default: Any = None) -> Any:  # noqa: D102 - as of dict
+    def get(self, name: str, default: Any = None) -> Any:
+        """Do as a dict does."""
         return super(Batch, self.taken()).get(name, default)
 
-    def pop(self, name: str, *default: Any) -> Any:  # noqa: D102 - as of dict
+    def pop(self, name: str, *default: Any) -> Any:
+        """Do as a dict does."""
         self._change()
         return super(Batch, self.taken()).pop(name, *default)
 
-    def popitem(self) -> tuple[str, torch.Tensor]:  # noqa: D102 - as of dict
+    def popitem(self) -> tuple[str, torch.Tensor]:
+        """Do as a dict does."""
         self._change()
         return super(Batch, self.taken()).popitem()
 
-    def update(self, *arguments: Any, **columns: Any) -> None:  # noqa: D102 - as of dict
+    def update(self, *arguments: Any, **columns: Any) -> None:
+        """Do as a dict does."""
         self._change()
         super().update(*arguments, **columns)
 
-    def setdefault(self, name: str, default: Any = None) -> Any:  # noqa: D102 - as of dict
+    def setdefault(self, name: str, default: Any = None) -> Any:
+        """Do as a dict does."""
         self._change()
         return super(Batch, self.taken()).setdefault(name, default)
 
-    def clear(self) -> None:  # noqa: D102 - as of dict
+    def clear(self) -> None:
+        """Do as a dict does."""
         self._change()
         super().clear()
 

@@ -37,7 +37,11 @@ class StepRows(NamedTuple):
 
 
 class Positions:
-    """Ranges of positions, one after another: what is left of an epoch."""
+    """Ranges of positions, one after another: what is left of an epoch.
+
+    Args:
+        ranges: Start and stop (exclusive) of each; those that are empty are left out.
+    """
 
     def __init__(self, ranges: Iterable[Range]) -> None:
         self.ranges = tuple((start, stop) for start, stop in ranges if start < stop)

@@ -20,9 +20,11 @@ from shardfit.source import Fragment
 Int64Array = npt.NDArray[np.int64]
 
 WINDOW_BYTES = 64 * 2**20
-_FEWEST_WINDOW_ROWS, _MOST_WINDOW_ROWS = 2**12, 2**20
-# A piece is read by decoding its fragment up to its end: four pieces are 2.5 decodings of each row.
-_MOST_PIECES = 4
+_FEWEST_WINDOW_ROWS, _MOST_WINDOW_ROWS = 2**10, 2**20
+# A piece is read by decoding its fragment up to its end: four pieces are 2.5 decodings of each row. There are more only
+# where a piece would be larger than four windows.
+_USUAL_PIECES = 4
+_WINDOWS_A_PIECE = 4
 _PIECES_A_WINDOW = 16
 _PIECES, _ROWS = 0, 1
 
@@ -143,7 +145,8 @@ class RowOrder:
 
     def _pieces(self) -> Int64Array:
         wanted = max(self.window_rows // _PIECES_A_WINDOW, 1)
-        counts = np.minimum(-(-self._rows // wanted), _MOST_PIECES)
+        counts = np.minimum(-(-self._rows // wanted), _USUAL_PIECES)
+        counts = np.maximum(counts, -(-self._rows // (_WINDOWS_A_PIECE * self.window_rows)))
         fragment = np.repeat(np.arange(len(counts)), counts)
         number = np.arange(len(fragment)) - np.repeat(np.cumsum(counts) - counts, counts)
         rows, parts = self._rows[fragment], counts[fragment]

@@ -18,7 +18,7 @@ from shardfit_pytorch.data.order import EpochOrder, Piece
 Int64Array = npt.NDArray[np.int64]
 
 BLOCK_BYTES = 4 * 2**20
-_FEWEST_BLOCK_ROWS, _MOST_BLOCK_ROWS = 2**10, 2**17
+_FEWEST_BLOCK_ROWS, _MOST_BLOCK_ROWS = 2**6, 2**17
 
 
 @dataclass(frozen=True, slots=True)
