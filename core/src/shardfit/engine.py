@@ -52,7 +52,7 @@ class WorkerContext:
             self.emit(MetricsReported(attempt=self.attempt, round=round, metrics=dict(metrics)))
 
     def offer_checkpoint(self, step: int, files: Mapping[str, bytes | Path], from_every_worker: bool = False) -> None:
-        """Offer a checkpoint to the driver, which stores it; only worker 0's is taken, unless every worker offers a piece.
+        """Offer a checkpoint to the driver, which stores it; only worker 0's is taken, or a piece of each worker.
 
         Args:
             step: Rounds or steps that it holds.

@@ -1,4 +1,4 @@
-"""A checkpoint that comes in parts is stored once all have come, and only then."""
+"""A checkpoint that comes in pieces is stored once all have come, and only then."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ def run_of(stage: Path, events: list[Event]) -> Run:
     return Run.start(job, Registry(), [events.append])
 
 
-def offered(step: int, part: int, parts: int = 2) -> CheckpointOffered:
-    return CheckpointOffered(attempt=1, step=step, files={f"part-{part}": b"x"}, part=part, parts=parts)
+def offered(step: int, worker: int) -> CheckpointOffered:
+    return CheckpointOffered(attempt=1, step=step, files={f"part-{worker}": b"x"}, worker=worker, pieces=2)
 
 
-def test_a_checkpoint_is_stored_when_its_last_part_has_come(tmp_path: Path) -> None:
+def test_a_checkpoint_is_stored_when_its_last_piece_has_come(tmp_path: Path) -> None:
     events: list[Event] = []
     run = run_of(tmp_path, events)
     for part in (offered(1, 1), offered(2, 1), offered(2, 0), offered(1, 0)):
@@ -42,7 +42,7 @@ def test_a_checkpoint_is_stored_when_its_last_part_has_come(tmp_path: Path) -> N
     assert [entry.name for entry in LocalStore(tmp_path).manifest(artifact).files] == ["part-0", "part-1"]
 
 
-def test_parts_of_a_failed_attempt_do_not_meet_those_of_the_next(tmp_path: Path) -> None:
+def test_pieces_of_a_failed_attempt_do_not_meet_those_of_the_next(tmp_path: Path) -> None:
     events: list[Event] = []
     run = run_of(tmp_path, events)
     run.on_event(offered(1, 0))
@@ -58,7 +58,7 @@ class Dealing(MeanTrainer):
 
     def run_worker(self, context: WorkerContext, shards: Any, config: Any, settings: Any, meeting: Any) -> WorkerReport:
         reader = shards["train"]
-        context.offer_checkpoint(1, {f"part-{context.rank}": b"x"}, in_parts=True)
+        context.offer_checkpoint(1, {f"part-{context.rank}": b"x"}, from_every_worker=True)
         return WorkerReport((reader.source.schema().names, [f.rows for f in settings.fragments["train"]]), {})
 
     def collect(self, values: Sequence[Any]) -> Any:
