@@ -220,3 +220,21 @@ def test_progress_is_told_and_an_address_leads_to_each_file(rclone_server: Serve
     store.with_progress(told.append).put("model/a", {"big": tmp_path / "big", "small": b"1"})
     assert [(one.done, one.total) for one in told if one.name == "big"][-1] == (2 * BLOCK + 5, 2 * BLOCK + 5)
     assert store.file_url("model/a", "big").startswith(f"{store.address('model/a')}/put=")
+
+
+@pytest.mark.parametrize("served", ["rclone_server", "moto_server", "azurite_server", "gcs_server"])
+def test_large_files_go_in_parts_and_what_is_there_already_is_copied(
+    served: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = store_on(request.getfixturevalue(served))
+    store.put("model/a", FILES)
+    check_holds(store)
+    left = store.service.list("model/a")
+    store.service.delete(["model/a/manifest.json"])
+    sent = []
+    monkeypatch.setattr(store.service, "upload", lambda key, *arguments: sent.append(key))
+    store.put("model/a", FILES)
+    assert sent == []
+    check_holds(store)
+    assert store.collect_garbage() == len(left) - 1
+    check_holds(store)
