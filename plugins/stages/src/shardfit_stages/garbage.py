@@ -34,6 +34,7 @@ def collect_garbage(service: ObjectService, life_s: float, lease_s: float) -> in
     try:
         marks = {mark.key: mark for mark in service.list(WRITING)}
         younger = marks.pop(probe)
+        # A writer that has just ended has published, or takes its own files away.
         dead = {key for key, mark in marks.items() if is_dead(service, mark, younger, life_s)}
         if dead:
             outlast_requests()

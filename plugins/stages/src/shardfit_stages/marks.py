@@ -30,8 +30,8 @@ def now_s() -> float:
     return time.monotonic()
 
 
-def is_dead(service: ObjectService, mark: StoredObject, younger: StoredObject, life_s: float) -> bool:
-    """Return whether the writer of a mark does not live any more.
+def is_dead(service: ObjectService, mark: StoredObject, younger: StoredObject, life_s: float) -> bool | None:
+    """Return whether the writer of a mark does not live any more, or None where the mark itself is gone by now.
 
     Args:
         service: Keeps the mark.
@@ -44,7 +44,7 @@ def is_dead(service: ObjectService, mark: StoredObject, younger: StoredObject, l
     try:
         return has_died(service.get(mark.key))
     except ObjectMissingError:
-        return True
+        return None
 
 
 def outlast_requests() -> None:
@@ -178,9 +178,10 @@ def _rivals(service: ObjectService, artifact: str, key: str, lease_s: float) -> 
         other = artifact_and_put(mark.key)
         if other is None or not conflict(other[0], artifact):
             continue
-        if is_dead(service, mark, mine, lease_s):
+        dead = is_dead(service, mark, mine, lease_s)
+        if dead:
             outlast_requests()
             service.delete([mark.key])
-        else:
+        elif dead is not None:
             living.append(other[1])
     return living
