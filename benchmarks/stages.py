@@ -77,13 +77,18 @@ def compare(folder: Path, total_bytes: int, repeats: int) -> list[tuple[str, flo
         # A server and a folder of its own for each: rclone remembers what it has served.
         with rclone(folder / f"served-{number}-copy") as server:
             copy = [rclone_binary(), "copy", os.fspath(folder / "files"), f"loopback:{BUCKET}/copied"]
-            found.append(("rclone copy", *measured(copy, rclone_environment(server))))
+            found.append(_told("rclone copy", *measured(copy, rclone_environment(server))))
         shutil.rmtree(folder / f"served-{number}-copy")
         with rclone(folder / f"served-{number}-put") as server:
             text = json.dumps([server.url, server.options, os.fspath(folder / "files")])
-            found.append(("shardfit put", *measured([sys.executable, "-c", PUT], {}, text)))
+            found.append(_told("shardfit put", *measured([sys.executable, "-c", PUT], {}, text)))
         shutil.rmtree(folder / f"served-{number}-put")
     return found
+
+
+def _told(who: str, seconds: float, peak: int) -> tuple[str, float, int]:
+    print(f"{who:14} {seconds:.1f} s, peak {peak / 1e6:.0f} MB", flush=True)
+    return who, seconds, peak
 
 
 def main() -> None:
