@@ -17,7 +17,7 @@ from shardfit_stages.progress import ProgressSink, UploadProgress
 from shardfit_stages.service import BLOCK, ObjectService, StoredObject
 
 _FILES_AT_ONCE = 3
-_PARTS_AT_ONCE = 4
+_PARTS_AT_ONCE = 3
 
 
 def content_blocks(content: bytes | Path) -> Iterator[bytes]:
