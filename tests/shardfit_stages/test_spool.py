@@ -7,17 +7,20 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
-from shardfit.errors import InvalidArgumentError
+from shardfit.connector import DataConnector
+from shardfit.errors import InvalidArgumentError, InvalidValueError
 from shardfit.source import DataSource, Fragment
 from shardfit.sources.arrow import ArrowSource
 from shardfit.sources.concat import ConcatSource
 from shardfit_stages.spool import SpoolSettings, remove_abandoned
 from shardfit_stages.stage_source import SpooledSource, open_files
+from shardfit_xgboost import XGBEstimator
 
 ROWS = 1000
 
@@ -146,6 +149,19 @@ def test_a_budget_that_is_no_number_is_refused(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("SHARDFIT_SPOOL_BYTES", "lots")
     with pytest.raises(InvalidArgumentError, match="'lots'"):
         open_files(["s3://bucket/a.parquet"], {}, None)
+
+
+@pytest.mark.parametrize("label", [1.0, None], ids=["a run that goes well", "a run that fails on the way"])
+def test_nothing_is_left_of_a_run_in_this_process(label: float | None, tmp_path: Path) -> None:
+    inner = Counting(pa.table({"x": [float(i) for i in range(100)], "y": [0.0] * 99 + [label]}))
+    source = SpooledSource(inner, ["@A.B.C"], SpoolSettings(os.fspath(tmp_path / "spool")))
+    estimator = XGBEstimator(1, artifact_stage_location=os.fspath(tmp_path / "stage"))
+    with nullcontext() if label else pytest.raises(InvalidValueError):
+        estimator.fit(DataConnector.of(source), ["x"], "y")
+    assert inner.reads == 1
+    assert kept(tmp_path / "spool") == []
+    # The folder was in use: the lock of all who share it is there.
+    assert (tmp_path / "spool" / ".lock").exists()
 
 
 KILLED = """

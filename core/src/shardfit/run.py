@@ -171,6 +171,9 @@ class Run:
             status = "cancelled" if issubclass(kind, KeyboardInterrupt | RunCancelledError) else "failed"
         message = "" if value is None else f"{type(value).__name__}: {value}"
         self._spool.close()
+        # Where workers did not come to it: one that is this process, and failed before it trained.
+        for dataset in self._plan.datasets.values() if self._plan else ():
+            dataset.source.close()
         self.emit(RunEnded(status=status, error=message, phases=dict(self.phases)))
         # A record that fails while the run fails must not hide why the run failed.
         with contextlib.suppress(Exception) if kind is not None else contextlib.nullcontext():
