@@ -240,3 +240,4 @@ def test_hook_commands_are_made_when_they_are_run(monkeypatch: pytest.MonkeyPatc
     # The core's own commands are not replaced.
     assert "JOB.toml" in CliRunner().invoke(app, ["plan", "--help"]).stdout
     assert CliRunner().invoke(app, ["fly"]).exit_code == 2
+    assert "pip install shardfit-stages" in CliRunner().invoke(app, ["stage", "list"], terminal_width=200).output

@@ -163,6 +163,7 @@ def test_a_strangers_folder_in_the_stage_is_not_listed(store: LocalStore) -> Non
 def test_the_opener_claims_paths_and_file_urls_only(tmp_path: Path) -> None:
     opener = LocalStoreOpener()
     assert opener.claims("s3://bucket/x") is None
+    assert opener.claims("@DB.SCHEMA.STAGE") is None
     assert opener.claims("") is None
     for location in (os.fspath(tmp_path), tmp_path.as_uri(), f"file://localhost{tmp_path}"):
         assert opener.claims(location) is not None

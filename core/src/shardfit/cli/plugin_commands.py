@@ -7,6 +7,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
+from shardfit.names import unknown_name
 from shardfit.registry import default_registry
 
 
@@ -21,6 +22,11 @@ class WithPluginCommands(TyperGroup):
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """Return a command, or None where neither the core nor a plugin has it."""
         own = super().get_command(ctx, cmd_name)
-        if own is not None or cmd_name not in default_registry().names("commands"):
+        if own is not None:
             return own
-        return typer.main.get_command(default_registry().get("commands", cmd_name)())
+        known = default_registry().names("commands")
+        if cmd_name in known:
+            return typer.main.get_command(default_registry().get("commands", cmd_name)())
+        if (error := unknown_name("commands", cmd_name, known)) and "pip install" in error.advice:
+            ctx.fail(str(error))
+        return None

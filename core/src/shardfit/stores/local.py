@@ -248,7 +248,8 @@ class LocalStoreOpener:
 
     def claims(self, location: str) -> Claim | None:
         """Return a claim on paths and `file://` URLs."""
-        if not isinstance(location, str) or not location:
+        # What begins with `@` is the name of a stage, whether or not the plugin that knows stages is there.
+        if not isinstance(location, str) or not location or location.startswith("@"):
             return None
         if "://" in location:
             return Claim(10, "a file:// URL") if location.startswith("file://") else None
