@@ -23,8 +23,8 @@ from shardfit.stores.local import LocalStore
 from shardfit_stages.store import ObjectArtifactStore
 
 ROOT = Path(__file__).parents[2]
-# Tests and doubles; and an error that was pickled one call before, to find out whether it can be.
-UNPICKLE = {"core/src/shardfit/engines/task_runner.py"}
+# An error that was pickled one call before, to find out whether it can be; the user's own loop on its way to workers.
+UNPICKLE = {"core/src/shardfit/engines/task_runner.py", "plugins/pytorch/src/shardfit_pytorch/user_loop.py"}
 LOADERS = {"pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
 
 
