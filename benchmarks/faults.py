@@ -14,6 +14,7 @@ import argparse
 import json
 import os
 import select
+import signal
 import statistics
 import subprocess
 import sys
@@ -241,6 +242,8 @@ def main() -> int:
         return 0
     if (reason := why_impossible()) is not None:
         sys.exit(f"A cluster of three hosts is not possible here; {reason}.")
+    # Ended by `timeout`, too, it must take the cluster with it.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(f"ended by signal {number}"))
     first, last = map(int, given.runs.split(":"))
     seeds = [given.seed] if given.seed is not None else list(range(FIRST_SEED + first, FIRST_SEED + last))
     results = campaign(seeds, given.out)

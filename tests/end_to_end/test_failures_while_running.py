@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,11 +22,19 @@ import xgboost as xgb
 from shardfit.connector import DataConnector
 from shardfit.engines.machine import process_exists
 from shardfit.engines.ray import RayEngine
-from shardfit.errors import ArtifactError, ChangedDataError, UnreadableSourceError, WorkerError, WorkerLostError
+from shardfit.errors import (
+    ArtifactError,
+    ChangedDataError,
+    RunCancelledError,
+    UnreadableSourceError,
+    WorkerError,
+    WorkerLostError,
+)
 from shardfit.events import CheckpointStored, Event, MetricsReported, WorkerLost
 from shardfit.run_record import list_records
 from shardfit.stores.local import LocalStore
-from shardfit.testing.tables import awkward_table
+from shardfit.testing.tables import CATEGORICAL, FEATURES, awkward_table
+from shardfit_xgboost import XGBEstimator, XGBScalingConfig
 from tests.end_to_end.fitting import failure, fitted, shardfit_threads
 from tests.shardfit.worker_processes import ProcessEngine, training_on
 
@@ -234,6 +243,31 @@ def test_ctrl_c_in_a_terminal_ends_the_program_its_workers_and_the_run(
     store = LocalStore(tmp_path / "stage")
     assert [record.status for record in list_records(store)] == ["cancelled"]
     assert not list(store.list("model/"))
+
+
+def test_cancelling_from_another_thread_ends_workers_whatever_they_do(
+    tmp_path: Path, four_processes: ProcessEngine
+) -> None:
+    cancelling: list[Any] = []
+
+    def cancel() -> None:
+        cancelling.append(threading.Thread(target=estimator.cancel))
+        cancelling[0].start()
+
+    estimator = XGBEstimator(
+        n_estimators=ROUNDS,
+        objective="binary:logistic",
+        scaling_config=XGBScalingConfig(2, 1, engine="ray"),
+        callbacks=[Gate(tmp_path / "never")],
+        artifact_stage_location=str(tmp_path / "stage"),
+        observers=[at_gate(cancel)],
+    )
+    with pytest.raises(RunCancelledError, match="the run was cancelled"):
+        estimator.fit(DataConnector.from_arrow(TABLE), FEATURES, "late", categorical_cols=CATEGORICAL)
+    cancelling[0].join()
+    assert len(four_processes.pids) == 2
+    assert not [pid for pid in four_processes.pids if process_exists(pid)]
+    assert [record.status for record in list_records(LocalStore(tmp_path / "stage"))] == ["cancelled"]
 
 
 # Code of the user's.
