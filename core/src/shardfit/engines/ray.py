@@ -45,7 +45,7 @@ from shardfit.scaling import ClusterResources, WorkerLayout
 
 _STOP_SECONDS = 5.0
 _REASON_SECONDS = 1.5
-_LOOK_SECONDS, _LOOK_AFTER_SECONDS = 4.0, 1.5  # For another process of the node to look at a silent, or a gone, one.
+_LOOK_SECONDS, _LOOK_AFTER_SECONDS = 7.0, 1.5  # For another process of the node to look at a silent, or a gone, one.
 
 _started_address: str | None = None  # Of the local cluster that this process started, which ends with it.
 _connecting = threading.Lock()  # Ray cannot be initialized by two threads at once.
