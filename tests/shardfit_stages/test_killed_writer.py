@@ -105,7 +105,7 @@ def run_writers(server: Server, url: str) -> int:
 def poll(store: ObjectArtifactStore, ended: threading.Event, folder: Path) -> None:
     """Read whatever is there, again and again, each time another of the artifacts."""
     rounds = 0
-    while not ended.wait(0.05):
+    while not ended.wait(0.2):
         there = list(store.list())
         rounds += 1
         with suppress(ArtifactNotFoundError, IndexError):
