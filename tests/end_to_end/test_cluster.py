@@ -116,6 +116,62 @@ def test_workers_on_three_hosts_grow_the_same_trees_as_one_process(cluster: Any)
     }
 
 
+STAGES = """
+import json
+import sys
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from shardfit import DataConnector
+from shardfit.testing.tables import CATEGORICAL, FEATURES, awkward_table
+from shardfit_lightgbm import LightGBMEstimator, LightGBMScalingConfig
+from shardfit_xgboost import XGBEstimator, XGBScalingConfig
+
+rows = Path(sys.argv[1]) / ".named" / "DB_NAME" / "SCHEMA_NAME" / "ROWS" / "train"
+rows.mkdir(parents=True)
+pq.write_table(awkward_table(3_000), rows / "a.parquet", row_group_size=500)
+data = DataConnector.from_parquet("@DB_NAME.SCHEMA_NAME.ROWS/train/")
+
+
+def layout(kind, scaling, params):
+    estimator = kind(3, params=params, scaling_config=scaling, artifact_stage_location="DB_NAME.SCHEMA_NAME.STAGE_NAME")
+    estimator.fit(data, FEATURES, "late", categorical_cols=CATEGORICAL)
+    folder = Path(estimator.result.get_model_dir())
+    manifest = json.loads((folder / "manifest.json").read_text())
+    return {
+        "stage": "/".join(folder.parts[-5:-1]),
+        "files": sorted(path.name for path in folder.iterdir()),
+        "manifest": [stored["name"] for stored in manifest["files"]],
+        "said": sorted(manifest["metadata"]),
+        "trainer": manifest["metadata"]["trainer"],
+        "category_maps": manifest["metadata"]["category_maps"],
+        "run": sorted(path.name for path in folder.parents[1].joinpath("run", folder.name, "record").iterdir()),
+    }
+
+
+xgboost, lightgbm = {"objective": "binary:logistic"}, {"objective": "binary", "verbosity": -1}
+trainers = [(XGBEstimator, XGBScalingConfig, xgboost), (LightGBMEstimator, LightGBMScalingConfig, lightgbm)]
+print(json.dumps([
+    [layout(kind, scaling(**where), params) for kind, scaling, params in trainers]
+    for where in ({"num_workers": 3}, {"num_workers": 1, "engine": "inline"})
+]))
+"""
+
+
+def test_both_trainers_end_in_the_same_layout_of_a_named_stage_as_one_process(cluster: Any) -> None:
+    stages = Path(cluster.folder) / "stages"
+    script = STAGES.replace("sys.argv[1]", repr(str(stages)))
+    together, alone = last_line(cluster.run_script(script, environ={"SHARDFIT_STAGE_ROOT": str(stages)}))
+    assert together == alone
+    assert [found["files"] for found in together] == [
+        ["features.json", "manifest.json", "model.ubj"],
+        ["features.json", "manifest.json", "model.txt"],
+    ]
+    assert {found["stage"] for found in together} == {"DB_NAME/SCHEMA_NAME/STAGE_NAME/model"}
+    assert all(len(found["category_maps"]["shop"]) == 4 for found in together)
+
+
 LOSS = """
 import json
 import time
