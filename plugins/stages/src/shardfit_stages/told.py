@@ -65,7 +65,10 @@ def told(asked: str, scrub: Scrub) -> Iterator[None]:
         if isinstance(error, ArtifactError | InvalidArgumentError):
             raise
         message = scrub(str(error))
-        raise _translated(asked, error, message) from _scrubbed(error, message)
+        translated = _translated(asked, error, message)
+        # A trace, or whoever follows causes and contexts, shows this one's message too.
+        error.args = (message[:_LONGEST],)
+        raise translated from error
 
 
 def _translated(asked: str, error: Exception, message: str) -> Exception:
@@ -91,8 +94,3 @@ def _translated(asked: str, error: Exception, message: str) -> Exception:
     if isinstance(error, ValueError) or (400 <= status < 500 and status not in (408, 425, 429)):
         return ArtifactError(asked, first, "The service refuses it.")
     return ServiceError(asked, first, "The service fails or cannot be reached; try again later.")
-
-
-def _scrubbed(error: Exception, message: str) -> Exception:
-    # A trace shows the message of a cause too, so the cause must not be the original where a secret was in it.
-    return type(error)(message[:_LONGEST]).with_traceback(error.__traceback__)
