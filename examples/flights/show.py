@@ -58,7 +58,7 @@ def result(console: Console, estimator: XGBEstimator) -> None:
     """Show what the run says of itself: phases, and the proof that each row was used once."""
     run = estimator.result
     phases = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in run.phases.items())
-    memory = sum(run.plan.memory.values()) / 1e6
+    memory = run.plan.memory.peak / 1e6
     console.print(f"Run [bold]{run.run_id}[/bold]: {phases}")
     console.print(f"  {run.plan.passes} passes over the data, planned for {memory:,.0f} MB a worker")
     for name, coverage in run.coverage.items():

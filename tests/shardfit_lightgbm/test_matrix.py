@@ -12,12 +12,12 @@ import pyarrow as pa
 import pytest
 
 from shardfit.columns import ColumnRoles
+from shardfit.data_shape import DataShape
 from shardfit.errors import InvalidArgumentError
 from shardfit.hookspecs import hookimpl
 from shardfit.matrix_reader import MatrixReader
 from shardfit.profile import Profile, datasets
 from shardfit.registry import Registry
-from shardfit.trainer import DataShape
 from shardfit_lightgbm import matrix as matrix_module
 from shardfit_lightgbm.config import LightGBMConfig, configure
 from shardfit_lightgbm.memory import MOST_ROWS

@@ -17,6 +17,7 @@ from shardfit.casts import ColumnCast
 from shardfit.columns import ColumnRoles
 from shardfit.engine import WorkerContext
 from shardfit.matrix_reader import MatrixReader, MatrixSpec
+from shardfit.memory_meter import measured
 from shardfit.profile import Profile
 from shardfit.profile.cut_points import choose_cut_points
 from shardfit.shard_reader import ShardReader
@@ -79,6 +80,11 @@ class BinnedTrainer(Trainer):
     e. `ingest`: once for each dataset, training data first, on every worker. `library_rows`: after it.
     f. `fit`: once an attempt, on every worker. `release`: once for each matrix, after it.
     """
+
+    @property
+    def profiles(self) -> bool:
+        """Whether the core profiles the data: it does."""
+        return True
 
     @abstractmethod
     def max_bin(self, config: Any) -> int:
@@ -218,17 +224,19 @@ class BinnedTrainer(Trainer):
         coverage = {}
         opened = self.open_reference(reference, config, settings)
         with self._released() as matrices, self.join(context, meeting) as connection:
-            for dataset in (TRAIN, *(name for name in shards if name != TRAIN)):
-                gapless = reference.gapless.get(dataset)
-                reader = MatrixReader(
-                    shards[dataset], reference.spec, gapless=gapless is not None and gapless[context.rank]
-                )
-                matrices[dataset] = self.ingest(context, dataset, reader, opened, config)
-                content = reference.content[dataset][context.rank]
-                coverage[dataset] = reader.coverage(self.library_rows(matrices[dataset]), content)
+            with measured(context, "ingest"):
+                for dataset in (TRAIN, *(name for name in shards if name != TRAIN)):
+                    gapless = reference.gapless.get(dataset)
+                    reader = MatrixReader(
+                        shards[dataset], reference.spec, gapless=gapless is not None and gapless[context.rank]
+                    )
+                    matrices[dataset] = self.ingest(context, dataset, reader, opened, config)
+                    content = reference.content[dataset][context.rank]
+                    coverage[dataset] = reader.coverage(self.library_rows(matrices[dataset]), content)
             # What decoding leaves in Arrow's pool would lie idle for as long as the fit lasts.
             pa.default_memory_pool().release_unused()
-            return WorkerReport(self.fit(context, matrices, config, settings, connection), coverage)
+            with measured(context, "fit"):
+                return WorkerReport(self.fit(context, matrices, config, settings, connection), coverage)
 
     @contextmanager
     def _released(self) -> Iterator[dict[str, Any]]:

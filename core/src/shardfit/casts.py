@@ -40,6 +40,9 @@ _UNITS_IN_A_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 _MILLISECONDS_IN_A_DAY = 86_400_000
 
 
+_TEXT_BYTES = 24
+
+
 @dataclass(frozen=True, slots=True)
 class ColumnCast:
     """How one column becomes float32.
@@ -121,6 +124,16 @@ def encode_features(
     for row, cast in zip(matrix, casts, strict=True):
         _fill(row, records.column(cast.name), cast, categories.get(cast.name))
     return matrix.T
+
+
+def decoded_width(kind: pa.DataType) -> int:
+    """Return about how many bytes a value takes once decoded: those of its type, and 24 for text."""
+    if pa.types.is_dictionary(kind):
+        return 4
+    try:
+        return max(1, int(kind.bit_width) // 8)
+    except ValueError:
+        return _TEXT_BYTES
 
 
 def same_categories(one: pa.DataType, other: pa.DataType) -> bool:

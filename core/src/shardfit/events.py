@@ -103,6 +103,21 @@ class ProfileMade(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryMeasured(Event):
+    """A worker has ended a phase.
+
+    Args:
+        worker: Rank.
+        phase: `profile`, `ingest` or `fit`; `fit` alone for trainers that do all at once.
+        peak_bytes: Most memory that its process had meanwhile.
+    """
+
+    worker: int
+    phase: Phase
+    peak_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MetricsReported(Event):
     """A round of training ended; sent by worker 0 only, the values hold for all.
 

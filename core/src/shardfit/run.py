@@ -25,6 +25,7 @@ from shardfit.events import (
     CheckpointStored,
     Event,
     EventSink,
+    MemoryMeasured,
     MetricsReported,
     PlanMade,
     ProfileMade,
@@ -61,6 +62,7 @@ class TrainResult:
         plan: What was decided before the start; of the last attempt.
         attempts: Number of attempts, 1 if no worker was lost.
         phases: Phase -> seconds.
+        peak_memory: Phase of the workers -> most bytes that any of them had; `plan.memory.phases` is what was planned.
         warnings: What the user should know.
         model_address: Where the model is published.
         store: The store that it is published in.
@@ -75,6 +77,7 @@ class TrainResult:
     plan: RunPlan = field(repr=False)
     attempts: int
     phases: Mapping[str, float]
+    peak_memory: Mapping[str, int]
     warnings: tuple[str, ...]
     model_address: str
     store: ArtifactStore = field(repr=False)
@@ -123,6 +126,7 @@ class Run:
         self._presence = Presence(run_id=run_id, attempt=attempt)
         self._life = SignOfLife(store)
         self.phases: dict[str, float] = {}
+        self.peak_memory: dict[str, int] = {}
         self.warnings: list[str] = []
         self.job, self._registry, self._store = job, registry, store
         self._observers = tuple(observers)
@@ -210,6 +214,8 @@ class Run:
             return
         if isinstance(event, WorkerLost):
             self._told_lost = self.attempt
+        if isinstance(event, MemoryMeasured):
+            self.peak_memory[event.phase] = max(event.peak_bytes, self.peak_memory.get(event.phase, 0))
         if isinstance(event, MetricsReported):
             for name, value in event.metrics.items():
                 self._history.setdefault(name, {})[event.round] = value
@@ -316,6 +322,7 @@ class Run:
             plan=plan,
             attempts=self.attempt,
             phases=self.phases,
+            peak_memory=dict(self.peak_memory),
             warnings=tuple(self.warnings),
             model_address=address,
             store=self._store,
@@ -375,6 +382,7 @@ class Run:
             best_round=result.best_round if result else None,
             coverage={name: str(part.handed) for name, part in result.coverage.items()} if result else {},
             phases=dict(self.phases),
+            peak_memory=dict(self.peak_memory),
             model_address=result.model_address if result else "",
             resume=asdict(self._presence) if plan and not result else {},
         )

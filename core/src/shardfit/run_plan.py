@@ -9,16 +9,19 @@ from typing import Any
 
 import pyarrow as pa
 
-from shardfit.casts import ColumnCast, plan_casts, same_categories
+from shardfit.casts import ColumnCast, decoded_width, plan_casts, same_categories
 from shardfit.columns import ColumnRoles
+from shardfit.data_shape import DataShape
 from shardfit.errors import DataError, EmptyDataError, InvalidArgumentError, SchemaMismatchError
 from shardfit.groups import build_group_index
 from shardfit.job import Job
+from shardfit.memory_fit import check_memory, memory_of, plan_memory
+from shardfit.memory_plan import MemoryPlan
 from shardfit.registry import Registry
 from shardfit.scaling import ClusterResources, ScalingRequest, WorkerLayout
 from shardfit.shard_plan import ShardingConstraints, ShardPlan, World
 from shardfit.source import DataSource, Fragment
-from shardfit.trainer import TRAIN, DataShape, Trainer
+from shardfit.trainer import TRAIN, Trainer
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +73,7 @@ class RunPlan:
         request: What the scaling policy was asked.
         layout: Where workers run, and why.
         datasets: `train` and the evaluation sets, by name.
-        memory: Part -> expected peak bytes of the largest worker.
+        memory: What the memory of the largest worker goes to.
         passes: How often each shard is read.
         warnings: What the user should know.
     """
@@ -84,7 +87,7 @@ class RunPlan:
     request: ScalingRequest
     layout: WorkerLayout
     datasets: Mapping[str, DatasetPlan]
-    memory: Mapping[str, int]
+    memory: MemoryPlan
     passes: int
     warnings: tuple[str, ...]
 
@@ -104,7 +107,7 @@ class RunPlan:
             "casts": [{"column": c.name, "type": c.arrow_type, "rule": c.rule, "note": c.note} for c in self.casts],
             "datasets": {name: dataset.to_dict() for name, dataset in self.datasets.items()},
             "passes": self.passes,
-            "memory_per_worker": {**self.memory, "total": sum(self.memory.values())},
+            "memory_per_worker": self.memory.to_dict(),
             "warnings": list(self.warnings),
         }
 
@@ -138,12 +141,12 @@ def plan_run(job: Job, registry: Registry, cluster: ClusterResources) -> RunPlan
     layout, plans = plan_shards(job, registry, layout, fragments, constraints, trainer.deals_rows)
     datasets = {name: DatasetPlan(sources[name], fragments[name], constraints[name], plans[name]) for name in sources}
     asked_config = config
-    config, layout, memory = _fit_memory(trainer, asked_config, layout, _shape(datasets, roles))
+    config, layout, memory, memory_warnings = _memory(job, trainer, asked_config, layout, datasets, roles)
     warnings = (
         *trainer.warnings(config, roles, layout),
         *(f"{cast.name}: {cast.note}" for cast in casts if cast.note),
         *(warning for source in sources.values() for warning in source.warnings()),
-        *_memory_warnings(memory, layout),
+        *memory_warnings,
     )
     passes = trainer.passes(config)
     return RunPlan(
@@ -196,19 +199,8 @@ def replan(plan: RunPlan, registry: Registry, layout: WorkerLayout) -> RunPlan:
     keep = plan.trainer.deals_rows
     layout, plans = plan_shards(plan.job, registry, layout, fragments, constraints, keep)
     datasets = {name: replace(dataset, shard_plan=plans[name]) for name, dataset in plan.datasets.items()}
-    config, layout, memory = _fit_memory(plan.trainer, plan.asked_config, layout, _shape(datasets, plan.roles))
+    config, layout, memory, _ = _memory(plan.job, plan.trainer, plan.asked_config, layout, datasets, plan.roles)
     return replace(plan, config=config, layout=layout, datasets=datasets, memory=memory)
-
-
-def _fit_memory(
-    trainer: Trainer, config: Any, layout: WorkerLayout, shape: DataShape
-) -> tuple[Any, WorkerLayout, Mapping[str, int]]:
-    trainer.check_shape(config, shape)
-    available = min((slot.memory for slot in layout.slots if slot.memory), default=0)
-    config, reason = trainer.within_memory(config, shape, available)
-    if reason:
-        layout = replace(layout, reasons=(*layout.reasons, reason))
-    return config, layout, trainer.estimate_memory(config, shape)
 
 
 @contextmanager
@@ -286,17 +278,44 @@ def _without_gpu(request: ScalingRequest, why: str | None) -> tuple[ScalingReque
     return replace(request, use_gpu=False), (why,)
 
 
-def _shape(datasets: Mapping[str, DatasetPlan], roles: ColumnRoles) -> DataShape:
+def _memory(
+    job: Job,
+    trainer: Trainer,
+    config: Any,
+    layout: WorkerLayout,
+    datasets: Mapping[str, DatasetPlan],
+    roles: ColumnRoles,
+) -> tuple[Any, WorkerLayout, MemoryPlan, tuple[str, ...]]:
+    shape = _shape(datasets, roles, layout)
+    trainer.check_shape(config, shape)
+    chosen, layout, memory = plan_memory(trainer, config, layout, shape)
+
+    def needed(workers: int) -> int:
+        less = replace(
+            shape,
+            rows=-(-shape.total_rows // workers),
+            eval_rows=shape.eval_rows * layout.workers // workers,
+            shares_driver=False,
+        )
+        tried, _ = trainer.within_memory(config, less, memory.available)
+        return memory_of(trainer, tried, less).peak
+
+    return chosen, layout, memory, check_memory(job.memory_check, memory, needed, layout.workers)
+
+
+def _shape(datasets: Mapping[str, DatasetPlan], roles: ColumnRoles, layout: WorkerLayout) -> DataShape:
     largest = {name: int(dataset.shard_plan.worker_rows.max(initial=0)) for name, dataset in datasets.items()}
     rows = largest.pop(TRAIN)
-    total = datasets[TRAIN].shard_plan.rows
-    return DataShape(rows, total, len(roles.features), sum(largest.values()))
-
-
-def _memory_warnings(memory: Mapping[str, int], layout: WorkerLayout) -> tuple[str, ...]:
-    needed = sum(memory.values())
-    return tuple(
-        f"Worker {slot.rank} needs about {needed / 2**20:,.0f} MiB and has {slot.memory / 2**20:,.0f} MiB."
-        for slot in layout.slots
-        if slot.memory and needed > slot.memory
+    train = datasets[TRAIN]
+    total = train.shard_plan.rows
+    schema = train.source.schema()
+    return DataShape(
+        rows,
+        total,
+        len(roles.features),
+        sum(largest.values()),
+        row_bytes=sum(decoded_width(schema.field(name).type) for name in roles.all),
+        columns=len(roles.all),
+        shares_driver=layout.engine == "inline",
+        on_gpu=layout.uses_gpu,
     )

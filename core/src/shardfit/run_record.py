@@ -41,7 +41,7 @@ class RunRecord:
         best_round: Last round that the model predicts with, or None for all.
         coverage: Dataset name -> digest of the rows that were used, as text.
         phases: Phase -> seconds.
-        peak_memory: Process or worker -> peak bytes, as far as known.
+        peak_memory: Phase of the workers -> most bytes that any of them had; `plan` has what was planned.
         model_address: Where the model is published, or empty.
         resume: What `resume_run` goes on from: the fields of a `Presence`; empty where no plan was made.
     """

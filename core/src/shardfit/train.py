@@ -115,10 +115,8 @@ def train_attempt(run: Run, plan: RunPlan, workers: WorkerGroup) -> list[WorkerR
         with run.phase("profile"):
             made = profile_datasets(plan, plan.trainer, workers, sources, shards, run.on_event)
             run.profiled(made.profile, plan)
-            config, reference = made.config, made.reference
-            # Its sample may be as large as a matrix, and has done its part.
-            del made
-        settings = replace(settings, reference=reference)
+            config, settings = made.config, replace(settings, reference=made.reference)
+        del made  # Its sample would take memory for as long as training lasts.
     shared = [workers.share(value) for value in (plan.trainer, config, settings)]
     with run.phase("train"), plan.trainer.rendezvous(workers) as meeting:
         arguments = [(sources, part, *shared, meeting) for part in shards]

@@ -13,7 +13,9 @@ import pyarrow as pa
 
 from shardfit.columns import ColumnRoles
 from shardfit.coverage import DatasetCoverage
+from shardfit.data_shape import DataShape
 from shardfit.engine import WorkerContext, WorkerGroup
+from shardfit.memory_plan import MemoryPart
 from shardfit.scaling import WorkerLayout
 from shardfit.shard_reader import ShardReader
 from shardfit.source import Fragment
@@ -57,23 +59,6 @@ class RunSettings:
     resume: Checkpoint | None = None
     reference: Any = None
     fragments: Mapping[str, Sequence[Fragment]] = field(default_factory=dict, repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class DataShape:
-    """The size of the training data as the plan knows it.
-
-    Args:
-        rows: Rows of the largest shard.
-        total_rows: Rows of the whole training data.
-        features: Number of feature columns.
-        eval_rows: Rows of the largest shard of each evaluation set, added up.
-    """
-
-    rows: int
-    total_rows: int
-    features: int
-    eval_rows: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,14 +140,21 @@ class Trainer(ABC):
         """
         return ()
 
-    def estimate_memory(self, config: Any, shape: DataShape) -> Mapping[str, int]:
-        """Return the expected peak bytes of one worker by part. Called once, on the driver, for the plan.
+    @property
+    def profiles(self) -> bool:
+        """Whether the core profiles the data for this trainer, which takes memory of its own."""
+        return False
+
+    def estimate_memory(self, config: Any, shape: DataShape) -> Sequence[MemoryPart]:
+        """Return what the library's memory goes to on the largest worker; the core adds reading and the profile.
+
+        Called for each plan, on the driver, and for others to find out how many workers would do.
 
         Args:
-            config: What `configure` returned.
+            config: What `configure` returned, or `within_memory` has changed it to.
             shape: Size of the largest worker's shards.
         """
-        return {}
+        return ()
 
     def within_memory(self, config: Any, shape: DataShape, available: int) -> tuple[Any, str]:
         """Return the configuration whose workers get by with their memory, and what was changed for that.

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 
+from shardfit.batch_rows import batch_rows
 from shardfit.binned_trainer import BinnedTrainer
 from shardfit.coverage import DatasetCoverage, RowDigest
 from shardfit.engine import WorkerContext
 from shardfit.events import Phase
+from shardfit.memory_meter import measured
 from shardfit.prediction_folder import PredictionFolder
 from shardfit.profile import Profile
 from shardfit.profile.shard import ProfileRequest, profile_shard
@@ -19,9 +22,6 @@ from shardfit.shard_plan import Shard
 from shardfit.shard_reader import ShardReader
 from shardfit.source import DataSource
 from shardfit.trainer import TRAIN, RunSettings, Trainer, WorkerReport
-
-_BATCH_BYTES = 8 * 2**20
-_FEWEST_BATCH_ROWS, _MOST_BATCH_ROWS = 4096, 2**17
 
 
 @dataclass(frozen=True)
@@ -35,11 +35,6 @@ class WorkerShard:
 
     shard: Shard
     columns: tuple[str, ...]
-
-
-def batch_rows(columns: int) -> int:
-    """Return how many rows to decode at once: about 8 MiB of 4-byte values."""
-    return min(max(_BATCH_BYTES // (4 * max(columns, 1)), _FEWEST_BATCH_ROWS), _MOST_BATCH_ROWS)
 
 
 def profile_worker(
@@ -65,10 +60,11 @@ def profile_worker(
         ChangedDataError, UnreadableSourceError: As for `ShardReader.batches`.
     """
     readers = open_shards(context, sources, shards, "profile")
-    return {
-        dataset: profile_shard(reader, trainer, config, request, with_terms=dataset == TRAIN)
-        for dataset, reader in readers.items()
-    }
+    with measured(context, "profile"):
+        return {
+            dataset: profile_shard(reader, trainer, config, request, with_terms=dataset == TRAIN)
+            for dataset, reader in readers.items()
+        }
 
 
 def train_worker(
@@ -95,8 +91,11 @@ def train_worker(
         What the trainer returned, and the rows that it was handed.
     """
     readers = open_shards(context, sources, shards, "ingest")
+    # A `BinnedTrainer` measures its phases one by one.
+    meter = nullcontext() if isinstance(trainer, BinnedTrainer) else measured(context, "fit")
     try:
-        value = trainer.run_worker(context, readers, config, settings, meeting)
+        with meter:
+            value = trainer.run_worker(context, readers, config, settings, meeting)
     finally:
         for source in sources.values():
             source.close()

@@ -41,11 +41,8 @@ def show_plan(console: Console, plan: Mapping[str, Any]) -> None:
             for w in plan["workers"]
         ],
     )
-    memory = dict(plan["memory_per_worker"])
-    total = memory.pop("total", 0)
-    parts = ", ".join(f"{part} {size(value)}" for part, value in memory.items())
     console.print(f"[bold]Passes over the data[/bold]: {plan['passes']}")
-    console.print(f"[bold]Estimated peak memory of a worker[/bold]: {size(total)}{f' ({parts})' if parts else ''}")
+    _memory(console, plan["memory_per_worker"])
     _warnings(console, plan["warnings"])
 
 
@@ -128,6 +125,22 @@ def show_table(console: Console, columns: Sequence[str], rows: Sequence[Sequence
     console.print(table)
     if len(rows) > most:
         console.print(f"... and {len(rows) - most:,} more; --json has them all")
+
+
+def _memory(console: Console, memory: Mapping[str, Any]) -> None:
+    has = f", which has {size(memory['available'])}" if memory["available"] else ""
+    disk = f"; {size(memory['disk'])} on its disk" if memory["disk"] else ""
+    console.print(f"[bold]Estimated peak memory of a worker[/bold]: {size(memory['peak'])}{has}{disk}")
+    phases = list(memory["phases"])
+    _table(
+        console,
+        ["part", *phases, "what it is"],
+        [
+            (part["part"], *(size(part["bytes"]) if phase in part["phases"] else "" for phase in phases), part["why"])
+            for part in memory["parts"]
+        ]
+        + [("in all", *(size(memory["phases"][phase]) for phase in phases), "")],
+    )
 
 
 def _bullets(console: Console, lines: Sequence[str]) -> None:

@@ -120,6 +120,7 @@ class Job(BaseModel):
         checkpoint_every_seconds: Keep one after so many seconds without, seldomer where making them would take
             more than a fiftieth of the time; None or 0 for never.
         max_attempts: How often to try in all when workers are lost, 1 or more.
+        memory_check: What to do where the memory plan needs more than a worker has: `refuse`, `warn` or `off`.
 
     Raises:
         InvalidJobError: A key is unknown or has a value that cannot be used; names the key, the value, and for
@@ -145,6 +146,7 @@ class Job(BaseModel):
     checkpoint_every_rounds: Annotated[int | None, Field(ge=1), BeforeValidator(_off), BeforeValidator(_whole)] = None
     checkpoint_every_seconds: Annotated[float | None, Field(gt=0), BeforeValidator(_off)] = 10.0
     max_attempts: _Whole = Field(3, ge=1)
+    memory_check: Literal["refuse", "warn", "off"] = "refuse"
 
     # Hidden from type checkers, which know the keywords from the fields.
     if not TYPE_CHECKING:

@@ -1,16 +1,15 @@
-"""What a worker's memory goes to, before it is spent."""
+"""What a worker's memory goes to, before it is spent; the figures are fitted to `benchmarks/memory_plan.py`."""
 
 from __future__ import annotations
 
+from shardfit.data_shape import DataShape
 from shardfit.errors import InvalidArgumentError
-from shardfit.trainer import DataShape
-from shardfit.worker import batch_rows
+from shardfit.memory_plan import MemoryPart
 from shardfit_lightgbm.config import LightGBMConfig
 
 MOST_ROWS = 2**31 - 1
 
-_PROCESS = 260 * 2**20
-_BATCHES_HELD = 4
+_LIBRARY = 60 * 2**20
 
 
 def check_shape(shape: DataShape) -> None:
@@ -29,10 +28,8 @@ def check_shape(shape: DataShape) -> None:
         )
 
 
-def estimate_memory(config: LightGBMConfig, shape: DataShape) -> dict[str, int]:
-    """Return the expected peak bytes of one worker by part.
-
-    A matrix takes one byte a cell for up to 256 bins, else two.
+def estimate_memory(config: LightGBMConfig, shape: DataShape) -> list[MemoryPart]:
+    """Return what LightGBM's memory goes to on the largest worker.
 
     Args:
         config: The trainer's configuration.
@@ -41,12 +38,34 @@ def estimate_memory(config: LightGBMConfig, shape: DataShape) -> dict[str, int]:
     classes = config.objective.classes
     width = 1 if config.max_bin <= 256 else 2
     rows = shape.rows + shape.eval_rows
-    return {
-        "process": _PROCESS,
-        "matrix": width * rows * shape.features,
-        "labels": 24 * rows,
-        "gradients": 16 * classes * shape.rows,
-        "scores": 16 * classes * rows,
-        "batches": _BATCHES_HELD * 4 * batch_rows(shape.features) * shape.features,
-        "sample": 4 * min(shape.total_rows, 200_000) * shape.features,
-    }
+    why = f"bins of the {{}}, {width} {'byte' if width == 1 else 'bytes'} each"
+    leaves = int(config.params.get("num_leaves", 31))
+    return [
+        MemoryPart("library", _LIBRARY, "LightGBM itself"),
+        MemoryPart("matrix", width * shape.rows * shape.features, why.format("training data"), ("ingest", "fit")),
+        MemoryPart(
+            "evaluation sets",
+            width * shape.eval_rows * shape.features,
+            why.format("evaluation sets"),
+            ("ingest", "fit"),
+        ),
+        MemoryPart(
+            "labels", 24 * rows, "labels twice, weights, row numbers; 4 bytes a row each, the last 8", ("ingest", "fit")
+        ),
+        MemoryPart(
+            "gradients",
+            16 * classes * shape.rows,
+            "gradient and hessian of each row and class, in two orders",
+            ("fit",),
+        ),
+        MemoryPart(
+            "scores", 16 * classes * rows, "scores and predictions of each row and class, 8 bytes each", ("fit",)
+        ),
+        MemoryPart("rows", 8 * shape.rows, "which leaf each row is in, 4 bytes, twice", ("fit",)),
+        MemoryPart(
+            "histograms",
+            16 * leaves * shape.features * config.max_bin,
+            "sums of gradients for each bin of each leaf, 16 bytes each",
+            ("fit",),
+        ),
+    ]

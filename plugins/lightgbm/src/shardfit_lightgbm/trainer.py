@@ -16,13 +16,15 @@ from shardfit.binned_trainer import BinnedTrainer, BinReference
 from shardfit.collectives.contract import Collectives
 from shardfit.collectives.meeting import Meeting, meeting_point
 from shardfit.columns import ColumnRoles
+from shardfit.data_shape import DataShape
 from shardfit.engine import WorkerContext, WorkerGroup
 from shardfit.errors import InvalidArgumentError
 from shardfit.matrix_reader import MatrixReader
+from shardfit.memory_plan import MemoryPart
 from shardfit.metrics.ranking import RankingMetric
 from shardfit.profile import Profile
 from shardfit.scaling import WorkerLayout
-from shardfit.trainer import Checkpoint, DataShape, RunSettings
+from shardfit.trainer import Checkpoint, RunSettings
 from shardfit_lightgbm import matrix, memory
 from shardfit_lightgbm.boosting import BoostingLoop
 from shardfit_lightgbm.config import LightGBMConfig, configure
@@ -94,8 +96,8 @@ class LightGBMTrainer(BinnedTrainer):
         """Say what LightGBM cannot do."""
         return _NO_GPU
 
-    def estimate_memory(self, config: LightGBMConfig, shape: DataShape) -> Mapping[str, int]:
-        """Return the parts of a worker's peak memory."""
+    def estimate_memory(self, config: LightGBMConfig, shape: DataShape) -> list[MemoryPart]:
+        """Return what the library's memory goes to."""
         return memory.estimate_memory(config, shape)
 
     def passes(self, config: LightGBMConfig) -> int:

@@ -15,13 +15,16 @@ import xgboost as xgb
 
 from shardfit.binned_trainer import BinnedTrainer, BinReference
 from shardfit.columns import ColumnRoles
+from shardfit.data_shape import DataShape
 from shardfit.engine import WorkerContext, WorkerGroup
 from shardfit.errors import InvalidArgumentError
 from shardfit.matrix_reader import MatrixReader
+from shardfit.memory_fit import memory_of
+from shardfit.memory_plan import MemoryPart
 from shardfit.metrics.ranking import RankingMetric
 from shardfit.profile import Profile
 from shardfit.scaling import WorkerLayout
-from shardfit.trainer import Checkpoint, DataShape, RunSettings
+from shardfit.trainer import Checkpoint, RunSettings
 from shardfit_xgboost import external_memory, matrix, rendezvous
 from shardfit_xgboost.boosting import BoostingLoop
 from shardfit_xgboost.config import XGBConfig, configure
@@ -89,13 +92,13 @@ class XGBTrainer(BinnedTrainer):
         """Name the parameters whose models depend on the number of workers."""
         return invariance_warnings(config, layout.workers, roles.weight is not None)
 
-    def estimate_memory(self, config: XGBConfig, shape: DataShape) -> Mapping[str, int]:
-        """Return the parts of a worker's peak memory."""
+    def estimate_memory(self, config: XGBConfig, shape: DataShape) -> list[MemoryPart]:
+        """Return what the library's memory goes to."""
         return estimate_memory(config, shape)
 
     def within_memory(self, config: XGBConfig, shape: DataShape, available: int) -> tuple[XGBConfig, str]:
         """Return the configuration with the matrix in memory where it fits there, else on the disk."""
-        return choose_storage(config, available, lambda tried: sum(estimate_memory(tried, shape).values()))
+        return choose_storage(config, available, lambda tried: memory_of(self, tried, shape).peak)
 
     def why_no_gpu(self, config: XGBConfig) -> str | None:
         """Return a reason where the matrix is to lie on the disk."""

@@ -1,0 +1,15 @@
+"""How many rows are decoded at once."""
+
+from __future__ import annotations
+
+_BATCH_BYTES = 8 * 2**20
+_FEWEST_BATCH_ROWS, _MOST_BATCH_ROWS = 4096, 2**17
+
+
+def batch_rows(columns: int) -> int:
+    """Return how many rows to decode at once: about 8 MiB of 4-byte values.
+
+    Args:
+        columns: How many are decoded.
+    """
+    return min(max(_BATCH_BYTES // (4 * max(columns, 1)), _FEWEST_BATCH_ROWS), _MOST_BATCH_ROWS)
