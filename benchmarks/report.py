@@ -147,9 +147,23 @@ def update_readme(readme: Path, table: str) -> None:
     Raises:
         ValueError: A marker is missing.
     """
-    text = readme.read_text()
-    head, begin, rest = text.partition(BEGIN)
-    _, end, tail = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"{readme.name} does not have the markers {BEGIN!r} and {END!r}")
-    readme.write_text(f"{head}{BEGIN}\n{table}{END}{tail}")
+    readme.write_text(replace_between(readme.read_text(), BEGIN, END, table.rstrip("\n")))
+
+
+def replace_between(text: str, begin: str, end: str, content: str) -> str:
+    """Return `text` with `content` between two markers, each on a line of its own.
+
+    Args:
+        text: A page.
+        begin: What comes before the content.
+        end: What comes after it.
+        content: Lines.
+
+    Raises:
+        ValueError: A marker is missing.
+    """
+    head, found, rest = text.partition(begin)
+    _, last, tail = rest.partition(end)
+    if not found or not last:
+        raise ValueError(f"the page does not have the markers {begin!r} and {end!r}")
+    return f"{head}{begin}\n{content}\n{end}{tail}"

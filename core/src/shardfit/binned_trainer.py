@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
+from shardfit.allocators import give_back_memory
 from shardfit.casts import ColumnCast
 from shardfit.columns import ColumnRoles
 from shardfit.engine import WorkerContext
@@ -222,6 +222,7 @@ class BinnedTrainer(Trainer):
         """Bin each shard, then fit. Not for overriding."""
         reference: BinReference = settings.reference
         coverage = {}
+        give_back_memory()
         opened = self.open_reference(reference, config, settings)
         with self._released() as matrices, self.join(context, meeting) as connection:
             with measured(context, "ingest"):
@@ -233,8 +234,8 @@ class BinnedTrainer(Trainer):
                     matrices[dataset] = self.ingest(context, dataset, reader, opened, config)
                     content = reference.content[dataset][context.rank]
                     coverage[dataset] = reader.coverage(self.library_rows(matrices[dataset]), content)
-            # What decoding leaves in Arrow's pool would lie idle for as long as the fit lasts.
-            pa.default_memory_pool().release_unused()
+            # What decoding leaves in the allocators' pools would lie idle for as long as the fit lasts.
+            give_back_memory()
             with measured(context, "fit"):
                 return WorkerReport(self.fit(context, matrices, config, settings, connection), coverage)
 

@@ -15,6 +15,7 @@ class DataShape:
         features: Number of feature columns.
         eval_rows: Rows of the largest shard of each evaluation set, added up.
         row_bytes: Bytes of a row of the needed columns as they are decoded; 0 for 4 a column.
+        fragment_rows: Rows of the largest fragment, which a batch never has more of; 0 where unknown.
         columns: Number of needed columns; 0 for the features alone.
         shares_driver: Whether the worker is the driver's process, which merges the profile.
         on_gpu: Whether workers have GPUs.
@@ -26,6 +27,7 @@ class DataShape:
     features: int
     eval_rows: int = 0
     row_bytes: int = 0
+    fragment_rows: int = 0
     columns: int = 0
     shares_driver: bool = False
     on_gpu: bool = False

@@ -31,7 +31,7 @@ def plan_memory(
     """
     available = min((slot.memory for slot in layout.slots if slot.memory), default=0)
     config, reason = trainer.within_memory(config, shape, available)
-    if reason:
+    if reason and reason not in layout.reasons:
         layout = replace(layout, reasons=(*layout.reasons, reason))
     return config, layout, memory_of(trainer, config, shape, available)
 

@@ -6,7 +6,7 @@ from shardfit.batch_rows import batch_rows
 from shardfit.data_shape import DataShape
 from shardfit.memory_plan import MemoryPart
 
-_PROCESS = 150 * 2**20
+_PROCESS = 180 * 2**20
 _BATCHES = 4
 _COLUMN_BUFFER = 2**20
 _MOST_SAMPLE_ROWS = 200_000
@@ -22,7 +22,8 @@ def core_parts(shape: DataShape, *, profiles: bool, batches: int = _BATCHES) -> 
         profiles: Whether the trainer wants a profile.
         batches: How many decoded batches are there at a time.
     """
-    rows = min(batch_rows(shape.columns or shape.features), max(shape.rows, shape.eval_rows))
+    most = min(shape.fragment_rows or shape.total_rows, max(shape.rows, shape.eval_rows))
+    rows = min(batch_rows(shape.columns or shape.features), most)
     row_bytes = shape.row_bytes or 4 * (shape.columns or shape.features)
     parts = [
         MemoryPart("process", _PROCESS, "Python, pyarrow, NumPy and shardfit themselves"),

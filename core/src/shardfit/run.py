@@ -252,8 +252,10 @@ class Run:
 
         Args:
             profile: Of the whole training data.
-            plan: Of this attempt.
+            plan: Of this attempt, completed with what the profile says.
         """
+        self._plan = plan
+        self._warn(plan.warnings)
         found = [
             f"{name}: {count:,} whole numbers from {LARGEST_EXACT_INTEGER:,} on are rounded to float32; neighbours may "
             "become equal."
@@ -319,7 +321,7 @@ class Run:
             metrics=metrics,
             best_round=best,
             coverage=dict(coverage),
-            plan=plan,
+            plan=self._plan or plan,
             attempts=self.attempt,
             phases=self.phases,
             peak_memory=dict(self.peak_memory),

@@ -17,6 +17,7 @@ from shardfit.groups import build_group_index
 from shardfit.job import Job
 from shardfit.memory_fit import check_memory, memory_of, plan_memory
 from shardfit.memory_plan import MemoryPlan
+from shardfit.profile import Profile
 from shardfit.registry import Registry
 from shardfit.scaling import ClusterResources, ScalingRequest, WorkerLayout
 from shardfit.shard_plan import ShardingConstraints, ShardPlan, World
@@ -141,7 +142,9 @@ def plan_run(job: Job, registry: Registry, cluster: ClusterResources) -> RunPlan
     layout, plans = plan_shards(job, registry, layout, fragments, constraints, trainer.deals_rows)
     datasets = {name: DatasetPlan(sources[name], fragments[name], constraints[name], plans[name]) for name in sources}
     asked_config = config
-    config, layout, memory, memory_warnings = _memory(job, trainer, asked_config, layout, datasets, roles)
+    config, layout, memory, memory_warnings = _memory(
+        job, trainer, asked_config, layout, _shape(datasets, roles, layout)
+    )
     warnings = (
         *trainer.warnings(config, roles, layout),
         *(f"{cast.name}: {cast.note}" for cast in casts if cast.note),
@@ -199,8 +202,28 @@ def replan(plan: RunPlan, registry: Registry, layout: WorkerLayout) -> RunPlan:
     keep = plan.trainer.deals_rows
     layout, plans = plan_shards(plan.job, registry, layout, fragments, constraints, keep)
     datasets = {name: replace(dataset, shard_plan=plans[name]) for name, dataset in plan.datasets.items()}
-    config, layout, memory, _ = _memory(plan.job, plan.trainer, plan.asked_config, layout, datasets, plan.roles)
+    shape = _shape(datasets, plan.roles, layout)
+    config, layout, memory, _ = _memory(plan.job, plan.trainer, plan.asked_config, layout, shape)
     return replace(plan, config=config, layout=layout, datasets=datasets, memory=memory)
+
+
+def plan_profiled(plan: RunPlan, config: Any, profile: Profile) -> RunPlan:
+    """Return the plan with what the profile says of memory: values that are missing make matrices wider.
+
+    Args:
+        plan: Of this attempt.
+        config: What the trainer's `with_profile` returned.
+        profile: Of the whole training data.
+
+    Raises:
+        InfeasibleRequestError: The workers' memory will not do after all.
+    """
+    # Categories are not among the values that a profile counts.
+    counted = [name not in profile.categories for name in plan.roles.features]
+    shape = replace(_shape(plan.datasets, plan.roles, plan.layout), gapless=not profile.missing[counted].any())
+    config, layout, memory, warnings = _memory(plan.job, plan.trainer, config, plan.layout, shape)
+    new = tuple(warning for warning in warnings if warning not in plan.warnings)
+    return replace(plan, config=config, layout=layout, memory=memory, warnings=(*plan.warnings, *new))
 
 
 @contextmanager
@@ -279,24 +302,14 @@ def _without_gpu(request: ScalingRequest, why: str | None) -> tuple[ScalingReque
 
 
 def _memory(
-    job: Job,
-    trainer: Trainer,
-    config: Any,
-    layout: WorkerLayout,
-    datasets: Mapping[str, DatasetPlan],
-    roles: ColumnRoles,
+    job: Job, trainer: Trainer, config: Any, layout: WorkerLayout, shape: DataShape
 ) -> tuple[Any, WorkerLayout, MemoryPlan, tuple[str, ...]]:
-    shape = _shape(datasets, roles, layout)
     trainer.check_shape(config, shape)
     chosen, layout, memory = plan_memory(trainer, config, layout, shape)
 
     def needed(workers: int) -> int:
-        less = replace(
-            shape,
-            rows=-(-shape.total_rows // workers),
-            eval_rows=shape.eval_rows * layout.workers // workers,
-            shares_driver=False,
-        )
+        rows, evals = -(-shape.total_rows // workers), -(-shape.eval_rows * layout.workers // workers)
+        less = replace(shape, rows=rows, eval_rows=evals, shares_driver=False)
         tried, _ = trainer.within_memory(config, less, memory.available)
         return memory_of(trainer, tried, less).peak
 
@@ -316,6 +329,7 @@ def _shape(datasets: Mapping[str, DatasetPlan], roles: ColumnRoles, layout: Work
         sum(largest.values()),
         row_bytes=sum(decoded_width(schema.field(name).type) for name in roles.all),
         columns=len(roles.all),
+        fragment_rows=max(fragment.rows for dataset in datasets.values() for fragment in dataset.fragments),
         shares_driver=layout.engine == "inline",
         on_gpu=layout.uses_gpu,
     )

@@ -22,7 +22,7 @@ from shardfit.job import Job
 from shardfit.profile.datasets import profile_datasets
 from shardfit.registry import Registry, default_registry
 from shardfit.run import Run, TrainResult
-from shardfit.run_plan import RunPlan, plan_run, replan
+from shardfit.run_plan import RunPlan, plan_profiled, plan_run, replan
 from shardfit.trainer import RunSettings, WorkerReport
 from shardfit.worker import WorkerShard, train_worker
 
@@ -114,8 +114,9 @@ def train_attempt(run: Run, plan: RunPlan, workers: WorkerGroup) -> list[WorkerR
     if isinstance(plan.trainer, BinnedTrainer):
         with run.phase("profile"):
             made = profile_datasets(plan, plan.trainer, workers, sources, shards, run.on_event)
+            plan = plan_profiled(plan, made.config, made.profile)
             run.profiled(made.profile, plan)
-            config, settings = made.config, replace(settings, reference=made.reference)
+            config, settings = plan.config, replace(settings, reference=made.reference)
         del made  # Its sample would take memory for as long as training lasts.
     shared = [workers.share(value) for value in (plan.trainer, config, settings)]
     with run.phase("train"), plan.trainer.rendezvous(workers) as meeting:

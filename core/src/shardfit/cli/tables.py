@@ -42,7 +42,7 @@ def show_plan(console: Console, plan: Mapping[str, Any]) -> None:
         ],
     )
     console.print(f"[bold]Passes over the data[/bold]: {plan['passes']}")
-    _memory(console, plan["memory_per_worker"])
+    show_memory(console, plan["memory_per_worker"])
     _warnings(console, plan["warnings"])
 
 
@@ -127,7 +127,8 @@ def show_table(console: Console, columns: Sequence[str], rows: Sequence[Sequence
         console.print(f"... and {len(rows) - most:,} more; --json has them all")
 
 
-def _memory(console: Console, memory: Mapping[str, Any]) -> None:
+def show_memory(console: Console, memory: Mapping[str, Any]) -> None:
+    """Show what the memory of a worker goes to."""
     has = f", which has {size(memory['available'])}" if memory["available"] else ""
     disk = f"; {size(memory['disk'])} on its disk" if memory["disk"] else ""
     console.print(f"[bold]Estimated peak memory of a worker[/bold]: {size(memory['peak'])}{has}{disk}")

@@ -18,13 +18,13 @@ from shardfit.saved_spec import check_same_categories
 from shardfit.trainer import TRAIN, RunSettings
 from shardfit_lightgbm.config import LightGBMConfig
 from shardfit_lightgbm.labels import not_all_zero
+from shardfit_lightgbm.memory import pushed_rows
 from shardfit_lightgbm.model import LightGBMModel
 
 Float32Array = npt.NDArray[np.float32]
 Float64Array = npt.NDArray[np.float64]
 Int64Array = npt.NDArray[np.int64]
 
-_PUSHED_ROWS = 2**16
 _DATASET_PARAMS = (
     "deterministic",
     "enable_bundle",
@@ -147,10 +147,9 @@ def ingest(
 class _Rows(lgb.Sequence):  # type: ignore[misc]
     """The rows of a shard as LightGBM asks for them: so many at a time, in order, once."""
 
-    batch_size = _PUSHED_ROWS
-
     def __init__(self, reader: MatrixReader, reference: LibraryReference, config: LightGBMConfig) -> None:
         self._reader, self._reference, self._config = reader, reference, config
+        self.batch_size = pushed_rows(len(reader.spec.roles.features))
         self._batches: Generator[MatrixBatch, None, None] = reader.batches()
         self._waiting: list[MatrixBatch] = []
         self._length = 0

@@ -9,7 +9,9 @@ from shardfit_lightgbm.config import LightGBMConfig
 
 MOST_ROWS = 2**31 - 1
 
-_LIBRARY = 60 * 2**20
+_MOST_PUSHED_ROWS = 2**16
+_PUSHED_BYTES = 32 * 2**20
+_LIBRARY = 110 * 2**20
 
 
 def check_shape(shape: DataShape) -> None:
@@ -28,6 +30,15 @@ def check_shape(shape: DataShape) -> None:
         )
 
 
+def pushed_rows(features: int) -> int:
+    """Return how many rows LightGBM is given at a time: 65,536, or fewer where they would take more than 32 MiB.
+
+    Args:
+        features: Number of features, float32 each.
+    """
+    return min(_MOST_PUSHED_ROWS, max(_PUSHED_BYTES // (4 * max(features, 1)), 256))
+
+
 def estimate_memory(config: LightGBMConfig, shape: DataShape) -> list[MemoryPart]:
     """Return what LightGBM's memory goes to on the largest worker.
 
@@ -40,8 +51,10 @@ def estimate_memory(config: LightGBMConfig, shape: DataShape) -> list[MemoryPart
     rows = shape.rows + shape.eval_rows
     why = f"bins of the {{}}, {width} {'byte' if width == 1 else 'bytes'} each"
     leaves = int(config.params.get("num_leaves", 31))
+    pushed = min(pushed_rows(shape.features), max(shape.rows, shape.eval_rows))
     return [
         MemoryPart("library", _LIBRARY, "LightGBM itself"),
+        MemoryPart("pushed", 4 * pushed * shape.features, f"{pushed:,} rows on their way into LightGBM", ("ingest",)),
         MemoryPart("matrix", width * shape.rows * shape.features, why.format("training data"), ("ingest", "fit")),
         MemoryPart(
             "evaluation sets",

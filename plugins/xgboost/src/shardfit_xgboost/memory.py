@@ -7,7 +7,7 @@ from shardfit.memory_plan import MemoryPart
 from shardfit_xgboost.config import XGBConfig
 from shardfit_xgboost.page_bytes import matrix_bytes, page_bytes
 
-_LIBRARY = 110 * 2**20
+_LIBRARY = 115 * 2**20
 _PAGES = 4
 
 
