@@ -165,7 +165,7 @@ def test_a_column_that_is_wider_than_planned_is_refused_before_the_matrix_is_mad
     profile = Profile.empty(2, 1, 0, SampleSpec(0, 0.0, 0))
     assert plan_profiled(tight, tight.config, profile).memory == tight.memory
     profile.missing[0] = 1
-    with pytest.raises(InfeasibleRequestError, match="in the phase .ingest."):
+    with pytest.raises(InfeasibleRequestError, match=r"in the phase .ingest."):
         plan_profiled(tight, tight.config, profile)
 
 

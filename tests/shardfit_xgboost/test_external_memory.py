@@ -113,7 +113,7 @@ def test_what_does_not_fit_into_memory_goes_to_the_disk_and_the_plan_says_why(
 ) -> None:
     monkeypatch.setattr(storage, "_MOST_PAGE_BYTES", 2**16)
     monkeypatch.setattr(storage, "_LEAST_PAGE_BYTES", 2**16)
-    needed = sum(plan(0).memory.values())
+    needed = plan(0).memory.peak
     roomy, tight = plan(needed), plan(needed - 2**16)
     assert (roomy.config.storage.on_disk, tight.config.storage.on_disk) == (False, True)
     assert [reason for reason in tight.layout.reasons if "Out of core" in reason]

@@ -183,6 +183,7 @@ def _described(result: Any) -> dict[str, Any]:
             for name, part in result.coverage.items()
         },
         "phases": dict(result.phases),
+        "memory": {"planned": dict(result.plan.memory.phases), "measured": dict(result.peak_memory)},
         "warnings": list(result.warnings),
         "model_address": result.model_address,
     }

@@ -54,6 +54,11 @@ def show_result(console: Console, result: Mapping[str, Any]) -> None:
     for name, part in result["coverage"].items():
         exact = "each row once" if part["exact"] else "[red]not each row once[/red]"
         console.print(f"{escape(name)}: {part['planned']:,} rows planned, {part['used']:,} used, {exact}")
+    planned = result["memory"]["planned"]
+    peaks = [
+        f"{phase} {size(peak)} ({size(planned.get(phase, 0))})" for phase, peak in result["memory"]["measured"].items()
+    ]
+    console.print(f"Peak memory of a worker, planned in brackets: {', '.join(peaks)}")
     _warnings(console, result["warnings"])
     _plain(console, f"Model: {result['model_address']}")
 
@@ -133,7 +138,7 @@ def show_memory(console: Console, memory: Mapping[str, Any]) -> None:
     disk = f"; {size(memory['disk'])} on its disk" if memory["disk"] else ""
     console.print(f"[bold]Estimated peak memory of a worker[/bold]: {size(memory['peak'])}{has}{disk}")
     phases = list(memory["phases"])
-    _table(
+    show_table(
         console,
         ["part", *phases, "what it is"],
         [
