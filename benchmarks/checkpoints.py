@@ -82,8 +82,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=400_000)
     parser.add_argument("--rounds", type=int, default=400)
+    parser.add_argument("--trainer", choices=sorted(_PARAMS), help="only this one")
     given = parser.parse_args()
-    for trainer in _PARAMS:
+    for trainer in [given.trainer] if given.trainer else _PARAMS:
         with tempfile.TemporaryDirectory() as folder:
             print(measured(trainer, given.rows, given.rounds, Path(folder)), flush=True)
 

@@ -163,7 +163,8 @@ def good(result: dict[str, Any]) -> bool:
 def campaign(seeds: list[int], out: Path | None) -> list[dict[str, Any]]:
     """Run the cases of some seeds; each is appended to `out` as soon as it has ended."""
     results: list[dict[str, Any]] = []
-    with three_host_cluster() as cluster:
+    # One CPU each, so that two hosts have no room for three workers.
+    with three_host_cluster(cpus=1) as cluster:
         folder = Path(cluster.folder)
         write_table(folder / "rows.parquet")
         write_table(folder / "held_out.parquet", 8_000)

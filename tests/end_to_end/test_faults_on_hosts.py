@@ -19,7 +19,8 @@ pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 def campaign() -> Iterator[Campaign]:
     if (reason := why_impossible()) is not None:
         pytest.skip(f"no cluster of three hosts here; {reason}")
-    with three_host_cluster() as cluster:
+    # One CPU each, so that two hosts have no room for three workers.
+    with three_host_cluster(cpus=1) as cluster:
         folder = Path(cluster.folder)
         write_table(folder / "rows.parquet")
         write_table(folder / "held_out.parquet", 8_000)

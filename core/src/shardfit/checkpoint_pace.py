@@ -12,8 +12,9 @@ LARGEST_SHARE = 1 / 50
 class CheckpointPace:
     """Says after which rounds a checkpoint is due. One a worker; training waits while a checkpoint is made.
 
-    Every so many rounds is kept to exactly. Every so many seconds is the least time between two: where making one takes
-    long, as for a large model, the next comes later, so that all of them take a fiftieth of the time at most.
+    Every so many rounds is kept to exactly. Every so many seconds is the least time between two: where making one
+    takes long, as for a large model, the next waits fifty times as long as it took. What the first costs is known only
+    afterwards: a run that ends soon after it may have paid more than a fiftieth.
 
     Args:
         every_rounds: After every so many rounds, or None.
