@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 PHASES = ("profile", "ingest", "mid-round", "checkpoint", "collect", "publish")
 TRAINERS = ("xgboost", "lightgbm")
-ROUNDS = 24
+ROUNDS = 60
 WORKERS = 3
-CHECKPOINT_EVERY = 4
+CHECKPOINT_EVERY = 6
 FIRST_SEED = 7000
 # Killing is what happens most; the others take longer to notice, and so to run.
 _FAULTS = ("kill worker", "kill host", "kill worker", "kill host", "freeze worker", "cut host", "freeze host")
@@ -49,8 +49,9 @@ def case_of(seed: int) -> FaultCase:
     else:
         fault = _FAULTS[(turn + number) % len(_FAULTS)]
     rank = draw.randrange(1, WORKERS) if "host" in fault else draw.randrange(WORKERS)
-    round_ = draw.randrange(CHECKPOINT_EVERY + 1, ROUNDS - 2)
+    # In the first half: the workers go on while the driver hears of a round.
+    round_ = draw.randrange(CHECKPOINT_EVERY + 1, ROUNDS // 2)
     if phase == "checkpoint":
-        round_ = CHECKPOINT_EVERY * draw.randrange(1, ROUNDS // CHECKPOINT_EVERY)
+        round_ = CHECKPOINT_EVERY * draw.randrange(1, ROUNDS // CHECKPOINT_EVERY // 2 + 1)
     grows = phase in ("ingest", "mid-round") and fault == "kill host"
     return FaultCase(seed, trainer, phase, fault, rank, round_, grows)

@@ -28,7 +28,7 @@ from shardfit.events import Event
 from shardfit.presence import list_runs
 from shardfit.stores.local import LocalStore
 
-ROWS, FEATURES = 160_000, 8
+ROWS, FEATURES = 240_000, 8
 _PARAMS = {
     "xgboost": {"n_estimators": ROUNDS, "objective": "binary:logistic", "max_depth": 5, "eval_metric": "logloss"},
     "lightgbm": {"num_iterations": ROUNDS, "objective": "binary", "num_leaves": 24, "metric": "binary_logloss"},
@@ -36,7 +36,7 @@ _PARAMS = {
 
 
 def write_table(path: Path, rows: int = ROWS) -> None:
-    """Write a table in row groups of 4,000: 40 of them for training."""
+    """Write a table in row groups of 4,000: 60 of them for training."""
     draw = np.random.default_rng(0)
     values = draw.normal(size=(FEATURES, rows)).astype(np.float32)
     label = (values[0] * values[1] + values[2] + draw.normal(size=rows) > 0).astype(np.int8)
@@ -88,6 +88,7 @@ class Strikes:
         self.repairs: list[Callable[[], object]] = []
         self.group: Any = None
         self._restored: threading.Thread | None = None
+        self._losing: threading.Thread | None = None
 
     def __call__(self, event: Event) -> None:
         """Take an event of the run."""
@@ -119,7 +120,13 @@ class Strikes:
         if self.case.grows and len(self.noticed) == 2 and self._restored is not None:
             self._restored.join()
 
+    def lost(self) -> None:
+        """Wait until a host that is being lost is."""
+        if self._losing is not None:
+            self._losing.join()
+
     def _restore(self) -> None:
+        self.lost()
         for host in self.down:
             faults.restore(self.cluster, host)
         self.down = set()
@@ -139,7 +146,9 @@ class Strikes:
             faults.kill(os.getpid())
         elif fault == "kill host":
             self.down.add(host)
-            self.cluster.lose(host)
+            # Beside the driver's own thread, which must be free to notice it.
+            self._losing = threading.Thread(target=self.cluster.lose, args=(host,))
+            self._losing.start()
         elif fault == "freeze host":
             faults.freeze(self.cluster, host)
             self.repairs.append(lambda: faults.thaw(self.cluster, host))
@@ -188,6 +197,7 @@ def perform(case: FaultCase, folder: Path, cluster: HostCluster) -> dict[str, An
     finally:
         undo()
         wall = time.time() - begun
+        strikes.lost()
         for repair in strikes.repairs:
             repair()
         if strikes._restored is not None:
