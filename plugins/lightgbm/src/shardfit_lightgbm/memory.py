@@ -50,6 +50,8 @@ def estimate_memory(config: LightGBMConfig, shape: DataShape) -> list[MemoryPart
     width = 1 if config.max_bin <= 256 else 2
     rows = shape.rows + shape.eval_rows
     why = f"bins of the {{}}, {width} {'byte' if width == 1 else 'bytes'} each"
+    # One worker alone has a second learner beside it; see `second_machine`.
+    learners = 2 if config.trains_as_two and shape.rows == shape.total_rows else 1
     leaves = int(config.params.get("num_leaves", 31))
     pushed = min(pushed_rows(shape.features), max(shape.rows, shape.eval_rows))
     return [
@@ -77,8 +79,9 @@ def estimate_memory(config: LightGBMConfig, shape: DataShape) -> list[MemoryPart
         MemoryPart("rows", 8 * shape.rows, "which leaf each row is in, 4 bytes, twice", ("fit",)),
         MemoryPart(
             "histograms",
-            16 * leaves * shape.features * config.max_bin,
-            "sums of gradients for each bin of each leaf, 16 bytes each",
+            16 * learners * leaves * shape.features * config.max_bin,
+            "sums of gradients for each bin of each leaf, 16 bytes each"
+            + (", twice: a worker without peers trains as two" if learners == 2 else ""),
             ("fit",),
         ),
     ]
