@@ -23,7 +23,8 @@ def train_on_rank(context: Any) -> None:
         loader = DataLoader(dataset, batch_size=None)
         return ((batch.stack(FEATURES), batch[LABEL].float()) for batch in loader)
 
-    model = context.prepare_model(network())
+    # One process needs no gradients of others, here and in the loop by hand.
+    model = context.prepare_model(network()) if context.get_world_size() > 1 else network()
     seconds = train_epochs(model, batches, given["epochs"])
     if context.get_rank() == 0:
         save(getattr(model, "module", model), Path(context.get_model_dir(), "model.pt"), seconds)
