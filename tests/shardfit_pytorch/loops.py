@@ -16,6 +16,9 @@ import pyarrow as pa
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
@@ -195,3 +198,51 @@ def holds_a_lock() -> Any:
 
 def metric_only() -> None:
     get_context().get_metrics_reporter().log_metrics({"answer": 42})
+
+
+def sharded_model(context: Any) -> None:
+    """FSDP2 on the same rows on every rank, so that any number of ranks takes the steps of one process."""
+    context.init_process_group("gloo")
+    mesh = init_device_mesh("cpu", (context.get_world_size(),))
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(5, 16), nn.Tanh(), nn.Linear(16, 3))
+    fully_shard(model, mesh=mesh)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.05)
+    restored = context.load_checkpoint(model, optimizer)
+    first = restored.step if restored else 0
+    for step in range(first, first + 2):
+        torch.manual_seed(step)
+        loss = model(torch.randn(8, 5)).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    context.save_checkpoint(model, optimizer, step=first + 2, wait=True)
+    whole = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True))
+    if context.get_rank() == 0:
+        torch.save(whole, Path(context.get_model_dir(), "model.pt"))
+
+
+def sums(context: Any) -> None:
+    """Sums of whole numbers, which are the same however they are divided: what the trainer kit asks can be exact."""
+    context.init_process_group()
+    given = context.get_hyper_params()
+    restored = context.load_checkpoint()
+    found = restored.extra if restored else {"epochs": 0, "sums": {}}
+    for epoch in range(found["epochs"], given["epochs"]):
+        for name, connector in sorted(context.get_dataset_map().items()):
+            shard = connector.get_shard()
+            if (
+                shard.data.table.fragments
+                and sum(f.rows for f in shard.data.table.fragments) < context.get_world_size()
+            ):
+                continue
+            total = torch.zeros(1, dtype=torch.int64)
+            for batch in shard.to_torch_dataset(100, columns=["delay"]):
+                total += (batch["delay"] * 1000).round().long().sum()
+            dist.all_reduce(total)
+            found["sums"][name] = found["sums"].get(name, 0) + int(total) * (epoch + 1)
+        found["epochs"] = epoch + 1
+        context.get_metrics_reporter().log_metrics({"train-sum": found["sums"]["train"]}, step=epoch)
+        context.save_checkpoint(step=epoch + 1, extra=found)
+    found["sums"].pop("few", None)
+    context.get_artifact_manager().save("sums.json", json.dumps(found))

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import pyarrow as pa
 
@@ -92,7 +92,7 @@ class Trainer(ABC):
     The trainer object, what `configure` returns, what `rendezvous` yields and models are pickled to workers.
     """
 
-    deals_rows: ClassVar[bool] = False
+    deals_rows: bool = False
     """Whether the trainer deals the rows of whole datasets to its workers itself, batch by batch, instead of reading
     shards. It is then given every fragment, no type is cast for it, and a small table leaves no worker out."""
 

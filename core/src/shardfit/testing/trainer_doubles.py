@@ -39,6 +39,7 @@ class ForgetfulTrainer(Trainer):
     def __init__(self, make: Callable[[], Trainer], calls: list[str]) -> None:
         self.make = make
         self.calls = calls
+        self.deals_rows = make().deals_rows
 
     configure: Any = _passed_on("configure", pickled=True)
     columns: Any = _passed_on("columns", pickled=True)
@@ -159,11 +160,12 @@ class CountingSource(_WrappedSource):
     def read(
         self, fragment: Fragment, columns: Sequence[str], start: int, stop: int, batch_rows: int
     ) -> Iterator[pa.RecordBatch]:
-        """Yield the rows and count them once they were taken."""
+        """Yield the rows, and count them."""
         for batch in self._source.read(fragment, columns, start, stop, batch_rows):
-            yield batch
+            # Now, since who has what it needs does not ask for more.
             rows = range(start, start + batch.num_rows)
             self.read_rows.update((fragment.uri, fragment.index, row) for row in rows)
+            yield batch
             start += batch.num_rows
 
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
 import pyarrow as pa
 import torch
@@ -62,7 +62,7 @@ class LoopModel:
 class PyTorchTrainer(Trainer):
     """Runs a user's loop; it deals rows itself, batch by batch."""
 
-    deals_rows: ClassVar[bool] = True
+    deals_rows = True
 
     def configure(self, params: Mapping[str, Any]) -> PyTorchConfig:
         """Return the configuration: the loop and its hyper-parameters."""
