@@ -61,6 +61,16 @@ def test_a_stack_with_a_dimension_of_the_loader_has_it_too() -> None:
     assert batch.stack(["a", "id"]).shape == (1, 8, 2)
 
 
+def test_a_loader_without_a_batch_size_leaves_batches_in_one_piece() -> None:
+    source = UnevenSource(pa.table(COLUMNS), [ROWS])
+    batch = next(iter(DataLoader(rank_of(source, batch_size=8), batch_size=None)))
+    assert batch.stack(["b", "c"]).data_ptr() == batch["b"].data_ptr()
+    copied = copy.copy(batch)
+    copied["b"] = torch.zeros(8)
+    assert batch.stack(["b", "c"])[3].tolist() == [103, 203]
+    assert copied.stack(["b", "c"])[3].tolist() == [0, 203]
+
+
 def change_item(batch: Batch) -> None:
     batch["b"] = batch["b"] * 0
 

@@ -190,8 +190,11 @@ class Batch(dict[str, torch.Tensor]):
 
     def update(self, *arguments: Any, **columns: Any) -> None:
         """Do as a dict does."""
-        self._change()
-        super().update(*arguments, **columns)
+        given = dict(*arguments, **columns)
+        # A DataLoader with batch_size=None updates a copy of each batch with the very tensors that it holds.
+        if any(dict.get(self, name) is not tensor for name, tensor in given.items()):
+            self._change()
+        super().update(given)
 
     def setdefault(self, name: str, default: Any = None) -> Any:
         """Do as a dict does."""
@@ -220,7 +223,9 @@ class Batch(dict[str, torch.Tensor]):
         return dict(self.items())
 
     def __copy__(self) -> Batch:
-        return self._map(lambda tensor: tensor)
+        batch = _separate(list(dict.items(self)), self._receipts)
+        batch._layout, batch._blocks, batch._names = self._layout, self._blocks, self._names
+        return batch
 
     def __reduce__(self) -> tuple[Any, ...]:
         if not self._blocks:
