@@ -11,10 +11,10 @@ PACKAGES := core $(PLUGINS) $(EXAMPLES)
 TYPED := $(addsuffix /src,$(PACKAGES)) benchmarks scripts examples/flights $(wildcard examples/*.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint types bench clean
+.PHONY: help setup demo demo-pytorch test check lint types bench clean
 
 help: ## List the targets.
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
 setup: $(STAMP) ## Make .venv with every package of this repository, editable, pinned by constraints.txt.
 
@@ -28,6 +28,9 @@ $(STAMP): constraints.txt requirements-dev.txt $(addsuffix /pyproject.toml,$(PAC
 
 demo: $(STAMP) ## Train on real flights: plan, early stopping, metrics, plain XGBoost beside it. Under two minutes.
 	$(RUN) -m examples.flights
+
+demo-pytorch: $(STAMP) ## The same flights in a small PyTorch network, and XGBoost beside it.
+	$(RUN) -m examples.flights.pytorch
 
 test: $(STAMP) ## Run every test that this machine can run; those it cannot are skipped with the reason.
 	$(RUN) -m pytest --numprocesses=2 --dist=loadgroup

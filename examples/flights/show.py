@@ -66,10 +66,12 @@ def result(console: Console, estimator: XGBEstimator) -> None:
         console.print(f"  {name}: {coverage.planned.rows:,} planned, {coverage.handed.rows:,} trained: {verdict}")
 
 
-def scores(console: Console, ours: Scores, theirs: Scores) -> None:
+def scores(
+    console: Console, ours: Scores, theirs: Scores, names: tuple[str, str] = ("shardfit", "plain xgboost")
+) -> None:
     """Show both models' scores on the held-out month side by side."""
     table = Table("held-out month", "AUC", "log-loss", "rounds", title=f"max_depth {PARAMS['max_depth']}, same rows")
-    for name, one in (("shardfit", ours), ("plain xgboost", theirs)):
+    for name, one in zip(names, (ours, theirs), strict=True):
         table.add_row(name, f"{one.auc:.4f}", f"{one.log_loss:.4f}", str(one.rounds))
     table.add_row("difference", f"{ours.auc - theirs.auc:+.4f}", f"{ours.log_loss - theirs.log_loss:+.4f}", "")
     console.print(table)

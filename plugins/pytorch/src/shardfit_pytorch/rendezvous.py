@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import socket
 import struct
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -146,7 +147,8 @@ def joined(context: WorkerContext, meeting: Meeting) -> Iterator[Peers]:
         raise WorkerLostError(
             f"connecting worker {context.rank} with the store at {meeting.address}:{meeting.port}", str(error)
         ) from error
-    before = dict(os.environ)
+    # PyTorch puts a hook there when it makes a group, and leaves it.
+    before, hook = dict(os.environ), sys.excepthook
     try:
         os.environ.update(_variables(context, meeting))
         _share_gpus(context, meeting, store)
@@ -154,6 +156,7 @@ def joined(context: WorkerContext, meeting: Meeting) -> Iterator[Peers]:
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()
+        sys.excepthook = hook
         for name in set(os.environ) - set(before):
             del os.environ[name]
         os.environ.update(before)
