@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from shardfit.columns import ColumnRoles
-from shardfit.errors import CacheError, InvalidArgumentError
+from shardfit.errors import CacheError, InfeasibleRequestError, InvalidArgumentError
 from shardfit.job import Job
 from shardfit.registry import default_registry
 from shardfit.run_plan import plan_run
@@ -103,9 +103,14 @@ def test_the_estimator_takes_the_storage(tmp_path: Path) -> None:
     assert len({bytes(booster.save_raw("json")) for booster in boosters}) == 1
 
 
-def plan(memory: int, **params: Any) -> Any:
-    job = Job(trainer="xgboost", data=numbers(200_000), columns=NUMBERS, params={"n_estimators": 1, **params})
-    return plan_run(job, default_registry(), ClusterResources((Node("n", "127.0.0.1", 1.0, memory=memory),)))
+# So many that boosting takes more memory than the profile does.
+MANY = numbers(1_000_000)
+
+
+def plan(memory: int, gpus: float = 0.0, memory_check: Any = "refuse", **params: Any) -> Any:
+    params = {"n_estimators": 1, **params}
+    job = Job(trainer="xgboost", data=MANY, columns=NUMBERS, params=params, memory_check=memory_check)
+    return plan_run(job, default_registry(), ClusterResources((Node("n", "127.0.0.1", 1.0, gpus, memory),)))
 
 
 def test_what_does_not_fit_into_memory_goes_to_the_disk_and_the_plan_says_why(
@@ -118,9 +123,23 @@ def test_what_does_not_fit_into_memory_goes_to_the_disk_and_the_plan_says_why(
     assert (roomy.config.storage.on_disk, tight.config.storage.on_disk) == (False, True)
     assert [reason for reason in tight.layout.reasons if "Out of core" in reason]
     assert not [reason for reason in roomy.layout.reasons if "Out of core" in reason]
-    assert not plan(needed - 2**16, storage="memory").config.storage.on_disk
+    assert not plan(needed - 2**16, memory_check="off", storage="memory").config.storage.on_disk
     assert plan(0, storage="disk").config.storage.on_disk
-    assert not plan(needed - 2**16, grow_policy="lossguide").config.storage.on_disk
+    assert not plan(needed - 2**16, memory_check="off", grow_policy="lossguide").config.storage.on_disk
+
+
+def test_on_a_gpu_the_plan_and_the_workers_choose_memory_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage, "_MOST_PAGE_BYTES", 2**16)
+    monkeypatch.setattr(storage, "_LEAST_PAGE_BYTES", 2**16)
+    tight = plan(0).memory.peak - 2**16
+    assert plan(tight).memory["disk cache"] > 0
+    with pytest.raises(InfeasibleRequestError, match="matrix"):
+        plan(tight, gpus=1.0)
+    found = plan(tight, gpus=1.0, memory_check="warn")
+    assert not found.config.storage.on_disk
+    assert (found.memory["disk cache"], found.memory["matrix"] > 0) == (0, True)
+    assert [warning for warning in found.warnings if "memory" in warning]
+    assert not [reason for reason in found.layout.reasons if "Out of core" in reason]
 
 
 @pytest.mark.parametrize(

@@ -20,10 +20,9 @@ def estimate_memory(config: XGBConfig, shape: DataShape) -> list[MemoryPart]:
     """
     outputs = max(config.objective.classes, 1)
     rows = shape.rows + shape.eval_rows
-    on_disk = config.storage.on_disk and not shape.on_gpu
     return [
         MemoryPart("library", _LIBRARY, "XGBoost itself"),
-        *(_pages(config, shape) if on_disk else _matrices(config, shape)),
+        *(_pages(config, shape) if config.storage.on_disk else _matrices(config, shape)),
         MemoryPart("labels", 8 * rows, "labels and weights, 4 bytes a row each", ("ingest", "fit")),
         MemoryPart(
             "gradients",

@@ -74,13 +74,18 @@ def why_not_on_disk(params: Mapping[str, Any]) -> str:
     return ""
 
 
-def choose_storage(config: XGBConfig, available: int, needed: Callable[[XGBConfig], int]) -> tuple[XGBConfig, str]:
+def choose_storage(
+    config: XGBConfig, available: int, needed: Callable[[XGBConfig], int], *, on_gpu: bool
+) -> tuple[XGBConfig, str]:
     """Return the configuration with the storage decided, and why it is the disk, or an empty string.
+
+    The only place that decides it: what workers ingest follows from `Storage.on_disk` alone.
 
     Args:
         config: As asked for.
         available: Bytes that a worker has; 0 where unknown.
         needed: Returns the peak bytes of the largest worker.
+        on_gpu: Whether workers have GPUs, which read no disk; `why_no_gpu` keeps them from who asks for the disk.
     """
     storage = config.storage
     share = available // _PAGE_SHARE if available else _MOST_PAGE_BYTES
@@ -89,8 +94,10 @@ def choose_storage(config: XGBConfig, available: int, needed: Callable[[XGBConfi
     if storage.asked == "disk":
         return disk, "The matrix lies on the disk, as asked for (storage='disk')."
     memory = replace(config, storage=replace(storage, on_disk=False))
+    if storage.asked == "memory" or not available or on_gpu or why_not_on_disk(config.params):
+        return memory, ""
     in_memory = needed(memory)
-    if storage.asked == "memory" or not available or in_memory <= available or why_not_on_disk(config.params):
+    if in_memory <= available:
         return memory, ""
     on_disk = needed(disk)
     if on_disk >= in_memory:

@@ -97,8 +97,8 @@ class XGBTrainer(BinnedTrainer):
         return estimate_memory(config, shape)
 
     def within_memory(self, config: XGBConfig, shape: DataShape, available: int) -> tuple[XGBConfig, str]:
-        """Return the configuration with the matrix in memory where it fits there, else on the disk."""
-        return choose_storage(config, available, lambda tried: memory_of(self, tried, shape).peak)
+        """Return the configuration with the matrix in memory where it fits there or on GPUs, else on the disk."""
+        return choose_storage(config, available, lambda tried: memory_of(self, tried, shape).peak, on_gpu=shape.on_gpu)
 
     def why_no_gpu(self, config: XGBConfig) -> str | None:
         """Return a reason where the matrix is to lie on the disk."""
@@ -167,10 +167,9 @@ class XGBTrainer(BinnedTrainer):
     ) -> matrix.ShardMatrix:
         """Return a QuantileDMatrix, or one whose bins lie on the disk."""
         ranks = config.objective.ranks or config.custom_objective is not None
-        gpu = context.slot.gpus > 0
-        if config.storage.on_disk and not gpu:
+        if config.storage.on_disk:
             return external_memory.ingest(reader, reference, context.slot.cpus, ranks, config.storage)
-        return matrix.ingest(reader, reference, context.slot.cpus, ranks, on_gpu=gpu)
+        return matrix.ingest(reader, reference, context.slot.cpus, ranks, on_gpu=context.slot.gpus > 0)
 
     def library_rows(self, matrix: matrix.ShardMatrix) -> int:
         """Return what XGBoost counts."""
