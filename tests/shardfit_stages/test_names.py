@@ -69,6 +69,10 @@ def test_two_names_have_two_folders_even_where_case_does_not_count(one: StageNam
         "@1DB.SCHEMA.STAGE",
         "@DB.SCHEMA.STAGE/../OTHER",
         "@DB.SCHEMA.STAGE/a/../../b",
+        # Clients of services, and `file://` URLs, read these as they read `..`.
+        "@DB.SCHEMA.STAGE/%2e%2E/OTHER",
+        "@DB.SCHEMA.STAGE/a/.%2e/.%2e/b",
+        "@DB.SCHEMA.STAGE/a%2f..%2f..%2fb",
         "@DB.SCHEMA.STAGE//etc",
         "@DB.SCHEMA.STAGE/./a",
         "@DB.SCHEMA.STAGE/a\\b",

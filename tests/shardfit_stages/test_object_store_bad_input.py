@@ -48,6 +48,7 @@ def test_a_url_of_each_service_makes_a_store(url: str) -> None:
         (f"s3://id:{KEY}@bucket/x", "more than a bucket"),
         (f"s3://bucket/x?token={KEY}", "more than a bucket"),
         ("s3://bucket/a/../b", r"found '\.\.'"),
+        ("s3://bucket/a/%2e%2E/b", r"found '\.\.'"),
     ],
 )
 def test_a_url_that_is_none_is_refused_without_showing_a_secret(url: str, match: str) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from shardfit.errors import InvalidArgumentError
 from shardfit.redaction import redact_options, redact_url
@@ -44,7 +44,7 @@ def check_url(url: str) -> str:
         raise InvalidArgumentError(asked, "found more than a bucket and a path", advice)
     if not parts.netloc:
         raise InvalidArgumentError(asked, "it names no bucket", "Write s3://bucket/path.")
-    if ".." in parts.path.split("/"):
+    if ".." in unquote(parts.path).split("/"):
         raise InvalidArgumentError(asked, "found '..' in its path", "Write the path without it.")
     return url.rstrip("/")
 

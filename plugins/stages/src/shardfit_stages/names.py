@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from shardfit.errors import InvalidArgumentError
 
@@ -85,7 +85,9 @@ class StageLocation:
 
     def __post_init__(self) -> None:
         parts = PurePosixPath(self.path).parts
-        if self.path and ("/".join(parts) != self.path or ".." in parts or self.path[0] == "/"):
+        # What opens URLs reads `%2e` as a dot, and climbs.
+        climbs = ".." in unquote(self.path).split("/")
+        if self.path and ("/".join(parts) != self.path or climbs or self.path[0] == "/"):
             raise _refused(str(self), f"{self.path!r} leads out of the stage", "Use a plain path below it.")
         if "\\" in self.path or not self.path.isprintable():
             raise _refused(str(self), "the path has a backslash or a control character", "Use '/' between folders.")
