@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from shardfit.errors import ArtifactError
 from shardfit_stages.service import BLOCK, ObjectService, StoredObject
 from shardfit_stages.store import ObjectArtifactStore
 from shardfit_stages.told import ObjectExistsError, ObjectMissingError, ServiceError
@@ -111,10 +112,14 @@ class FailingAt:
         number: Of the call, from 0.
         died: Whether the writer dies; else the service fails for that one call.
         arrives: Whether what is asked for is done before it fails: the answer is lost.
+        error: What is raised where the writer lives.
     """
 
-    def __init__(self, service: MemoryService, number: int, died: bool, arrives: bool) -> None:
+    def __init__(
+        self, service: MemoryService, number: int, died: bool, arrives: bool, error: ArtifactError | None = None
+    ) -> None:
         self._service, self._number, self._died = service, number, died
+        self._error = error
         self.reached = False
         if arrives:
             service.after = self._meet
@@ -132,7 +137,7 @@ class FailingAt:
             raise WriterDiedError
         if number == self._number:
             self.reached = True
-            raise ServiceError(call, "the service failed")
+            raise self._error or ServiceError(call, "the service failed")
 
     def _refuse(self, call: str) -> None:
         raise WriterDiedError

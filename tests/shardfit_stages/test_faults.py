@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 import shardfit_stages.identity
 from shardfit.errors import ArtifactError, ArtifactExistsError, ArtifactNotFoundError, StaleAttemptError
+from shardfit.process_identity import started_at
 from shardfit_stages.layout import PUBLISHING, WRITING
 from shardfit_stages.service import BLOCK
 from shardfit_stages.told import ServiceError
@@ -25,7 +27,7 @@ def this_process_died(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever left a mark is dead as soon as somebody else asks: writers here die without a process of their own."""
     numbers = itertools.count()
     monkeypatch.setattr("shardfit_stages.marks._LAST_REQUEST_S", 0.0)
-    monkeypatch.setattr(shardfit_stages.identity, "_started", lambda pid: f"{next(numbers)}")
+    monkeypatch.setattr(shardfit_stages.identity, "started_at", lambda pid: next(numbers))
 
 
 def calls_of_a_put(conditional: bool) -> int:
@@ -117,6 +119,22 @@ def test_a_file_left_by_another_content_is_sent() -> None:
     assert store.read("model/a", "f") == b"two"
 
 
+@pytest.mark.parametrize("conditional", [True, False], ids=["conditional", "unconditional"])
+@pytest.mark.parametrize("arrives", [True, False])
+def test_a_put_that_is_refused_at_any_call_is_seen_whole_or_not_at_all(conditional: bool, arrives: bool) -> None:
+    # As when credentials run out: a request that is sent again, or the next one, is refused, and the first has arrived.
+    for number in range(calls_of_a_put(conditional)):
+        objects = {}
+        broken = MemoryService(objects, conditional)
+        FailingAt(broken, number, died=False, arrives=arrives, error=ArtifactError("putting", "refused"))
+        with suppress(ArtifactError):
+            store_on(broken).put("model/a", FILES)
+        store = store_on(MemoryService(objects, conditional))
+        for artifact in list(store.list()):
+            assert {one.name: store.read(artifact, one.name) for one in store.manifest(artifact).files} == FILES
+        assert store.put("model/a", FILES).files == store.manifest("model/a").files
+
+
 def test_the_clocks_of_machines_and_of_the_service_may_differ_by_days() -> None:
     objects = {}
     writer = MemoryService(objects, skew=timedelta(days=3))
@@ -130,7 +148,7 @@ def test_the_clocks_of_machines_and_of_the_service_may_differ_by_days() -> None:
     writer.before = collect_meanwhile
     alive = pytest.MonkeyPatch()
     with alive.context() as patch:
-        patch.setattr(shardfit_stages.identity, "_started", lambda pid: "alive")
+        patch.setattr(shardfit_stages.identity, "started_at", started_at)
         store_on(writer, life_s=60, lease_s=60).put("model/a", FILES)
     assert seen == [0]
     assert store_on(writer).read("model/a", "a") == b"first"

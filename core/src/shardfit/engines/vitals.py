@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from shardfit.engines.machine import control_groups, process_exists
+from shardfit.process_identity import started_at
 
 _LOG_LINES = 12
 _LOG_BYTES = 16_384
@@ -142,14 +143,6 @@ def _state(place: WorkerPlace) -> tuple[str, int]:
     if place.started and int(words[19]) != place.started:
         return "", 0
     return words[0], int(words[11]) + int(words[12])
-
-
-def started_at(pid: int) -> int:
-    """Return when a process of this machine was started, in ticks since the machine was; 0 if it is not there."""
-    try:
-        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
-    except (OSError, IndexError, ValueError):
-        return 0
 
 
 def _oom_kills(group: str) -> tuple[int, int]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-from functools import cache
-from pathlib import Path
+
+from shardfit.process_identity import has_ended, started_at, this_machine_now
 
 
 def this_process() -> bytes:
     """Return what `has_died` takes; on systems without `/proc` it says nothing."""
-    return json.dumps({"machine": _machine(), "pid": os.getpid(), "started": _started(os.getpid())}).encode()
+    pid = os.getpid()
+    return json.dumps({"machine": this_machine_now(), "pid": pid, "started": started_at(pid)}).encode()
 
 
 def has_died(process: bytes) -> bool:
@@ -21,27 +22,6 @@ def has_died(process: bytes) -> bool:
     """
     try:
         told = json.loads(process)
-        machine, pid, started = told["machine"], int(told["pid"]), told["started"]
-    except (ValueError, TypeError, KeyError):
+        return has_ended(str(told["machine"]), int(told["pid"]), int(told["started"]))
+    except (ValueError, TypeError, KeyError, OverflowError):
         return False
-    return bool(machine) and machine == _machine() and _started(pid) != started
-
-
-@cache
-def _machine() -> str:
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-        # Containers of one machine number their processes apart.
-        return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
-    except OSError:
-        return ""
-
-
-def _started(pid: int) -> str:
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""
-    fields = stat.rpartition(")")[2].split()
-    # A process that has ended and that its parent has not asked after writes nothing any more.
-    return "" if fields[0] in ("Z", "X") else fields[19]

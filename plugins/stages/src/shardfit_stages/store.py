@@ -22,7 +22,7 @@ from shardfit_stages.marks import LifeSign, publishing
 from shardfit_stages.progress import ProgressSink
 from shardfit_stages.reading import Published, Reader, read_published
 from shardfit_stages.service import ObjectService, StoredObject
-from shardfit_stages.told import ObjectExistsError, ServiceError
+from shardfit_stages.told import ServiceError
 from shardfit_stages.uploads import Uploader, content_size, described
 
 _NOT_CHANGED = "Artifacts do not change; choose another identifier."
@@ -207,17 +207,17 @@ class ObjectArtifactStore(ArtifactStore):
         lost: ArtifactError | None = None
         try:
             self.service.create(manifest_key(artifact), published.to_json(asked))
-        except ObjectExistsError as error:
-            lost = error
-        except ServiceError as error:
+        except ArtifactError as error:
+            # Even one that is refused: it may be the second of a request of which the first has arrived.
             lost = error
         advice = "Whether the manifest was written is not known: put again, which does no harm."
         try:
             found = read_published(self.service, artifact)
-        except ServiceError as error:
-            raise _UnknownOutcomeError(asked, error.found, advice) from error
+        except ArtifactError as error:
+            raise _UnknownOutcomeError(asked, error.found, f"{error.advice} {advice}".strip()) from error
         if found is None:
-            raise _UnknownOutcomeError(asked, lost.found if lost else "the manifest is not there", advice) from lost
+            why = (lost.found, f"{lost.advice} {advice}".strip()) if lost else ("the manifest is not there", advice)
+            raise _UnknownOutcomeError(asked, *why) from lost
         return found
 
     def _existing(self, artifact: str, asked: str) -> Published | None:
