@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -206,11 +207,27 @@ def test_a_driver_on_another_machine_lives_while_its_signs_come() -> None:
 def test_signs_of_life_follow_each_other_and_end(store: LocalStore) -> None:
     life = SignOfLife(store, every_s=0.02)
     life.show(Presence(run_id="a", attempt=1))
-    while (found := list(store.list("run/a/"))) == ["run/a/alive-1-1"] or not found:
+    while "run/a/alive-1-2" not in store.list("run/a/"):
         time.sleep(0.01)
     assert find_presence(store, "a") is not None
+    assert len(list(store.list("run/a/"))) <= 3
     life.end()
     assert not list(store.list("run/a/"))
+
+
+def test_what_is_no_sign_of_life_is_passed_over(store: LocalStore) -> None:
+    sign = asdict(Presence(run_id="a", attempt=1).here())
+    for name, content in {
+        "alive-x": sign,
+        "alive-1-1": {**sign, "at": "yesterday"},
+        "alive-1-2": {**sign, "at": "2026-01-01"},
+        "alive-1-3": {**sign, "pid": "7"},
+    }.items():
+        store.put(f"run/a/{name}", {"presence.json": json.dumps(content).encode()})
+    assert find_presence(store, "a") is None
+    store.put("run/a/alive-1-4", {"other.json": b"{}"})
+    assert find_presence(store, "a") is None
+    assert list(list_runs(store, NOW)) == []
 
 
 def test_a_driver_learns_that_its_run_was_taken_over(store: LocalStore) -> None:

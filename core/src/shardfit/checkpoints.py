@@ -24,8 +24,10 @@ def load_checkpoint(store: ArtifactStore, artifact: str) -> Checkpoint:
     files = {stored.name: store.read(artifact, stored.name) for stored in manifest.files}
     step = int(manifest.metadata.get("step", 0))
     history = manifest.metadata.get("history", {})
-    # JSON has turned the numbers of the rounds into text.
-    metrics = {name: {int(number): value for number, value in values.items()} for name, values in history.items()}
+    # JSON has turned the numbers of the rounds into text, and values that it has no number for.
+    metrics = {
+        name: {int(number): float(value) for number, value in values.items()} for name, values in history.items()
+    }
     return Checkpoint(step, files, metrics)
 
 
@@ -38,6 +40,21 @@ def newest_checkpoint(store: ArtifactStore, run_id: str) -> Checkpoint | None:
     """
     found = _checkpoints(store, run_id)
     return load_checkpoint(store, found[-1]) if found else None
+
+
+def delete_older(store: ArtifactStore, artifact: str) -> None:
+    """Remove the checkpoints that the run has left before this one, those of earlier drivers among them.
+
+    Args:
+        store: Where they are kept.
+        artifact: Identifier of a checkpoint of a run.
+
+    Raises:
+        ArtifactError: The store does not let one go.
+    """
+    older = _checkpoints(store, artifact.split("/")[1])
+    for other in older[: older.index(artifact)] if artifact in older else ():
+        store.delete(other)
 
 
 def _checkpoints(store: ArtifactStore, run_id: str) -> list[str]:

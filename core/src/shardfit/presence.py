@@ -1,6 +1,7 @@
 """The sign of life that a running driver leaves in its stage, which tells a run that goes on from a lost one.
 
-It is an artifact, `run/<run id>/alive-<attempt>-<number>`: each sign is a new one, and the one before it goes.
+It is an artifact, `run/<run id>/alive-<attempt>-<number>`: each sign is a new one, and the one before it goes; only the
+first of an attempt, with the number 0, stays until the attempt ends.
 """
 
 from __future__ import annotations
@@ -9,17 +10,23 @@ import contextlib
 import json
 import logging
 import os
+import re
 import socket
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from shardfit.artifacts import ArtifactStore
-from shardfit.engines.vitals import started_at
-from shardfit.errors import ArtifactCorruptError, ArtifactError, ArtifactNotFoundError, StaleAttemptError
+from shardfit.errors import (
+    ArtifactCorruptError,
+    ArtifactError,
+    ArtifactExistsError,
+    ArtifactNotFoundError,
+    StaleAttemptError,
+)
+from shardfit.process_identity import has_ended, started_at, this_machine_now
 from shardfit.run_record import RunRecord, list_records
 
 logger = logging.getLogger(__name__)
@@ -28,6 +35,9 @@ EVERY_SECONDS = 10.0
 # Six signs that did not come; clocks of two machines may differ by a part of that.
 SILENT_SECONDS = 60.0
 _FILE = "presence.json"
+_SIGN = re.compile(r"run/.+/alive-(\d{1,9})-(\d{1,9})")
+_FIRST_AND_LAST = 2
+_LOOKS = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +86,7 @@ class Presence:
             now: The time, to compare with the last sign of a driver on another machine.
         """
         if self.machine and self.machine == this_machine_now():
-            return self.pid > 0 and started_at(self.pid) == self.started
+            return not has_ended(self.machine, self.pid, self.started)
         return (now - datetime.fromisoformat(self.at)).total_seconds() < SILENT_SECONDS
 
     def as_record(self, now: datetime) -> RunRecord:
@@ -96,6 +106,9 @@ class Presence:
 class SignOfLife:
     """Leaves a sign every so many seconds, on a thread of its own, while the context lasts.
 
+    The first sign of an attempt stays for as long as the driver makes it: of two drivers that make the same attempt,
+    the second finds it.
+
     Args:
         store: Where.
         every_s: Seconds between signs.
@@ -108,18 +121,26 @@ class SignOfLife:
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
         self._number = 0
-        self._left = ""
+        self._left: list[str] = []
         self._stale: StaleAttemptError | None = None
 
     def show(self, presence: Presence) -> None:
         """Leave a sign now and keep leaving it. Called for each attempt.
 
         Raises:
+            StaleAttemptError: Another driver makes this attempt, or a newer one.
             ArtifactError: The store refuses it.
         """
         with self._lock:
-            self._presence = presence
-            self._leave()
+            self._presence, self._number, self._left = presence, 0, []
+            try:
+                self._leave()
+            except ArtifactExistsError as error:
+                asked, found = f"resuming run {presence.run_id!r}", f"another driver makes attempt {presence.attempt}"
+                raise StaleAttemptError(asked, found, "Wait for it, or resume once more to take over.") from error
+            for attempt, _, sign in _signs(self._store, presence.run_id):
+                if attempt <= presence.attempt and sign not in self._left:
+                    self._store.delete(sign)
         if self._thread is None:
             self._thread = threading.Thread(target=self._repeat, name="shardfit-presence", daemon=True)
             self._thread.start()
@@ -133,15 +154,20 @@ class SignOfLife:
         if self._stale is not None:
             raise self._stale
 
-    def end(self) -> None:
-        """Leave no more signs, and take away the last. May be called twice."""
+    def end(self, *, keep: bool = False) -> None:
+        """Leave no more signs. May be called twice.
+
+        Args:
+            keep: Whether the last sign stays: where there is no record, it is all that `resume_run` can go by.
+        """
         self._ended.set()
         if self._thread is not None:
             self._thread.join()
-        if self._left and self._stale is None:
-            with contextlib.suppress(ArtifactError):
-                self._store.delete(self._left)
-        self._left = ""
+        if self._stale is None and not keep:
+            for sign in self._left:
+                with contextlib.suppress(ArtifactError):
+                    self._store.delete(sign)
+        self._left = []
 
     def _repeat(self) -> None:
         while not self._ended.wait(self._every_s):
@@ -158,29 +184,29 @@ class SignOfLife:
     def _leave(self) -> None:
         assert self._presence is not None
         presence = self._presence.here()
-        self._number += 1
         artifact = f"run/{presence.run_id}/alive-{presence.attempt}-{self._number}"
         content = json.dumps(asdict(presence), allow_nan=False, default=str).encode()
+        self._number += 1
         self._store.put(artifact, {_FILE: content}, {}, presence.attempt)
-        # The first sign takes the place of those of an earlier driver, too.
-        old = [self._left] if self._left else self._store.list(f"run/{presence.run_id}/alive-")
-        self._left = artifact
-        for left in old:
-            if left != artifact:
-                self._store.delete(left)
+        self._left.append(artifact)
+        while len(self._left) > _FIRST_AND_LAST:
+            self._store.delete(self._left[1])
+            del self._left[1]
 
 
 def find_presence(store: ArtifactStore, run_id: str) -> Presence | None:
     """Return the last sign of life of a run, or None where there is none."""
-    found = sorted(store.list(f"run/{run_id}/alive-"), key=_order)
-    for artifact in reversed(found):
-        try:
-            return _read(store, artifact)
-        except ArtifactNotFoundError:
-            # The next one has taken its place.
-            return find_presence(store, run_id)
-        except ArtifactCorruptError as error:
-            logger.warning("passing over %s: %s", store.address(artifact), error)
+    for _ in range(_LOOKS):
+        for _, _, artifact in reversed(_signs(store, run_id)):
+            try:
+                return _read(store, artifact)
+            except ArtifactNotFoundError:
+                # The next one has taken its place.
+                break
+            except ArtifactCorruptError as error:
+                logger.warning("passing over %s: %s", store.address(artifact), error)
+        else:
+            return None
     return None
 
 
@@ -202,23 +228,19 @@ def list_runs(store: ArtifactStore, now: datetime) -> Iterator[RunRecord]:
             yield record
 
 
-def this_machine_now() -> str:
-    """Return what identifies this machine since it was started, and this container on it."""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return f"{boot}/{Path('/proc/self/ns/pid').readlink()}"
-    except OSError:
-        return ""
-
-
 def _read(store: ArtifactStore, artifact: str) -> Presence:
     try:
         content = json.loads(store.read(artifact, _FILE))
         known = {item.name for item in fields(Presence)}
-        return Presence(**{name: value for name, value in content.items() if name in known})
+        presence = Presence(**{name: value for name, value in content.items() if name in known})
+        if datetime.fromisoformat(presence.at).tzinfo is None or type(presence.pid) is not int:
+            raise ValueError(f"at is {presence.at!r}, pid {presence.pid!r}")
+        return presence
     except (ValueError, TypeError, AttributeError) as error:
         raise ArtifactCorruptError(f"reading {artifact!r}", f"it is torn or altered: {error!r}") from error
 
 
-def _order(artifact: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in artifact.rsplit("alive-", 1)[1].split("-"))
+def _signs(store: ArtifactStore, run_id: str) -> list[tuple[int, int, str]]:
+    """Return attempt, number and identifier of the signs of a run, in order."""
+    found = [(_SIGN.fullmatch(artifact), artifact) for artifact in store.list(f"run/{run_id}/alive-")]
+    return sorted((int(sign[1]), int(sign[2]), artifact) for sign, artifact in found if sign)

@@ -66,7 +66,7 @@ def resume_run(
         cancellation=cancellation,
         attempt=newest + 1,
         resumed_from=newest_checkpoint(store, run_id),
-        fingerprint=known.fingerprint if known else "",
+        known=known,
     )
     return run_to_end(run, registry)
 

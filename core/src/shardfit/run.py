@@ -14,7 +14,7 @@ from typing import Any, Literal, Self
 
 from shardfit.artifacts import ArtifactStore
 from shardfit.cancellation import Cancellation
-from shardfit.checkpoints import load_checkpoint
+from shardfit.checkpoints import delete_older, load_checkpoint
 from shardfit.coverage import DatasetCoverage
 from shardfit.engines.losses import loss_event
 from shardfit.errors import ArtifactError, RunCancelledError, StaleAttemptError, WorkerLostError
@@ -35,6 +35,7 @@ from shardfit.events import (
 )
 from shardfit.file_parts import FilePart, PartSpool
 from shardfit.job import Job
+from shardfit.plain_values import plain_value
 from shardfit.presence import Presence, SignOfLife
 from shardfit.profile import LARGEST_EXACT_INTEGER, Profile
 from shardfit.registry import Registry
@@ -100,7 +101,7 @@ class Run:
         cancellation: Ends it from outside.
         attempt: The first that it makes: 1, or more for a run that is resumed.
         resumed_from: The checkpoint to go on from instead of that of the job.
-        fingerprint: Of the data that the run was started with; empty to take whatever is there.
+        known: What the run has said of itself before it was resumed.
     """
 
     def __init__(
@@ -114,7 +115,7 @@ class Run:
         cancellation: Cancellation | None = None,
         attempt: int = 1,
         resumed_from: Checkpoint | None = None,
-        fingerprint: str = "",
+        known: Presence | None = None,
     ) -> None:
         self.run_id = run_id
         self.attempt = self._first_attempt = attempt
@@ -122,8 +123,8 @@ class Run:
         self.checkpoint = resumed_from
         if resumed_from is None and job.resume_from:
             self.checkpoint = load_checkpoint(store, job.resume_from)
-        self._fingerprint = fingerprint
-        self._presence = Presence(run_id=run_id, attempt=attempt)
+        # One that ends before it has a plan must leave what the next can go by.
+        self._presence = replace(known or Presence(run_id=run_id, attempt=attempt), attempt=attempt)
         self._life = SignOfLife(store)
         self.phases: dict[str, float] = {}
         self.peak_memory: dict[str, int] = {}
@@ -133,7 +134,7 @@ class Run:
         self._clock = clock
         earlier = self.checkpoint.metrics if self.checkpoint else {}
         self._history: dict[str, dict[int, float]] = {name: dict(values) for name, values in earlier.items()}
-        self._stored: list[str] = []
+        self._stored = ""
         self._spool = PartSpool()
         self._told_lost = 0
         self._pieces: dict[int, dict[int, CheckpointOffered]] = {}
@@ -174,15 +175,20 @@ class Run:
         if kind is not None:
             status = "cancelled" if issubclass(kind, KeyboardInterrupt | RunCancelledError) else "failed"
         message = "" if value is None else f"{type(value).__name__}: {value}"
-        self._spool.close()
-        # Where workers did not come to it: one that is this process, and failed before it trained.
-        for dataset in self._plan.datasets.values() if self._plan else ():
-            dataset.source.close()
-        self.emit(RunEnded(status=status, error=message, phases=dict(self.phases)))
-        # A record that fails while the run fails must not hide why the run failed.
-        with contextlib.suppress(Exception) if kind is not None else contextlib.nullcontext():
-            save_record(self._store, self._record(status, message))
-        self._life.end()
+        recorded = False
+        try:
+            self._spool.close()
+            # Where workers did not come to it: one that is this process, and failed before it trained.
+            for dataset in self._plan.datasets.values() if self._plan else ():
+                dataset.source.close()
+            self.emit(RunEnded(status=status, error=message, phases=dict(self.phases)))
+            # A record that fails while the run fails must not hide why the run failed.
+            with contextlib.suppress(Exception) if kind is not None else contextlib.nullcontext():
+                if not isinstance(value, StaleAttemptError):
+                    save_record(self._store, self._record(status, message))
+                recorded = True
+        finally:
+            self._life.end(keep=not recorded)
 
     @contextlib.contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -229,9 +235,9 @@ class Run:
         """
         self._plan = plan
         if self.attempt == self._first_attempt:
+            self._presence = presence_of(plan, self._presence)
             if self.checkpoint is not None:
                 plan.trainer.check_resume(plan.config, plan.roles, self.checkpoint)
-            self._presence = presence_of(plan, self._presence, self._fingerprint)
         self._store.fence(self.run_id, self.attempt)
         self._presence = replace(self._presence, attempt=self.attempt)
         self._life.show(self._presence)
@@ -284,7 +290,7 @@ class Run:
         self.attempt += 1
         self._pieces.clear()
         if self._stored:
-            self.checkpoint = load_checkpoint(self._store, self._stored[-1])
+            self.checkpoint = load_checkpoint(self._store, self._stored)
 
     def publish(self, plan: RunPlan, model: Any, coverage: Mapping[str, DatasetCoverage]) -> TrainResult:
         """Store the model as a whole and return the result.
@@ -307,7 +313,7 @@ class Run:
             "versions": installed_versions(),
             "shard_plan": plan.datasets["train"].shard_plan.digest,
             "metrics": {name: value for name, value in metrics_at(best, metrics).items() if math.isfinite(value)},
-            "history": self._finite_history(),
+            "history": plain_value(self._history),
             "best_round": best,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
         }
@@ -340,7 +346,7 @@ class Run:
         self._pieces = {step: kept for step, kept in self._pieces.items() if step > event.step}
         event = replace(event, files={name: file for piece in pieces.values() for name, file in piece.files.items()})
         artifact = f"run/{self.run_id}/checkpoint-{self.attempt}-{event.step}"
-        metadata = {"step": event.step, "history": self._finite_history()}
+        metadata = {"step": event.step, "history": plain_value(self._history)}
         try:
             self._store.put(artifact, self._spool.files_of(event), metadata, self.attempt)
         except StaleAttemptError:
@@ -352,18 +358,11 @@ class Run:
             return
         finally:
             self._spool.forget(event.step)
-        self._stored.append(artifact)
+        self._stored = artifact
         self.emit(CheckpointStored(step=event.step, artifact=artifact))
-        for old in self._stored[:-1]:
-            self._store.delete(old)
-        del self._stored[:-1]
-
-    def _finite_history(self) -> dict[str, dict[int, float]]:
-        # A manifest is strict JSON, which has no nan.
-        return {
-            name: {number: value for number, value in values.items() if math.isfinite(value)}
-            for name, values in self._history.items()
-        }
+        # What stays is in nobody's way, and goes after the next one.
+        with contextlib.suppress(ArtifactError):
+            delete_older(self._store, artifact)
 
     def _warn(self, warnings: Sequence[str]) -> None:
         self.warnings.extend(warning for warning in warnings if warning not in self.warnings)
@@ -386,5 +385,5 @@ class Run:
             phases=dict(self.phases),
             peak_memory=dict(self.peak_memory),
             model_address=result.model_address if result else "",
-            resume=asdict(self._presence) if plan and not result else {},
+            resume=asdict(self._presence) if self._presence.trainer and not result else {},
         )

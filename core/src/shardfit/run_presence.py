@@ -12,19 +12,18 @@ from shardfit.presence import Presence
 from shardfit.run_plan import RunPlan
 
 
-def presence_of(plan: RunPlan, presence: Presence, expected: str) -> Presence:
+def presence_of(plan: RunPlan, presence: Presence) -> Presence:
     """Return the presence of a run that has a plan.
 
     Args:
-        plan: Of its first attempt.
-        presence: Its id and attempt.
-        expected: Fingerprint of the data that it was started with; empty for a new run.
+        plan: Of the first attempt of this driver.
+        presence: Its id and attempt; of a run that is resumed, what it has said of itself before.
 
     Raises:
         ChangedDataError: The data is not what it was.
     """
     fingerprint = fingerprint_of(plan)
-    if expected and fingerprint != expected:
+    if (expected := presence.fingerprint) and fingerprint != expected:
         raise ChangedDataError(
             f"resuming run {presence.run_id!r}",
             f"its data is not what it was: fingerprint {fingerprint[:12]}, then {expected[:12]}",

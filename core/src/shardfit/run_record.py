@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal, get_args
 
 from shardfit.artifacts import ArtifactStore
-from shardfit.errors import ArtifactCorruptError, ArtifactNotFoundError
+from shardfit.errors import ArtifactCorruptError, ArtifactExistsError, ArtifactNotFoundError
 from shardfit.plain_values import plain_value
 from shardfit.redaction import redact
 
@@ -43,7 +43,7 @@ class RunRecord:
         phases: Phase -> seconds.
         peak_memory: Phase of the workers -> most bytes that any of them had; `plan` has what was planned.
         model_address: Where the model is published, or empty.
-        resume: What `resume_run` goes on from: the fields of a `Presence`; empty where no plan was made.
+        resume: What `resume_run` goes on from: the fields of a `Presence`; empty where no plan was ever made.
     """
 
     run_id: str
@@ -126,13 +126,17 @@ def save_record(store: ArtifactStore, record: RunRecord) -> str:
     """Store a record and return its identifier.
 
     Raises:
+        StaleAttemptError: A driver of a newer attempt has taken over; its record stays as it is.
         ArtifactError: The store refuses it.
     """
     artifact = f"run/{record.run_id}/record"
-    if record.attempts > 1:
-        # That of an earlier driver, whose run this one has resumed.
+    content = artifact, {_FILE: record.to_json().encode()}, {"status": record.status}, record.attempts
+    try:
+        store.put(*content)
+    except ArtifactExistsError:
+        # That of an earlier driver, whose run this one has resumed; one that was shut out does not come this far.
         store.delete(artifact)
-    store.put(artifact, {_FILE: record.to_json().encode()}, {"status": record.status}, record.attempts)
+        store.put(*content)
     return artifact
 
 

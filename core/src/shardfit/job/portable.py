@@ -29,7 +29,7 @@ def portable_job(job: Job) -> dict[str, Any]:
     fields["evals"] = {name: _portable_data(data, f"evals.{name}") for name, data in job.evals.items()}
     fields["columns"] = {name: value for name, value in asdict(job.columns).items() if value}
     # Another machine that shares the stage may find it elsewhere: whoever resumes says where it is.
-    del fields["stage"], fields["resume_from"]
+    del fields["stage"]
     portable: dict[str, Any] = json.loads(_plain("params", fields["params"], fields))
     return portable
 
