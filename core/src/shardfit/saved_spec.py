@@ -18,13 +18,14 @@ from shardfit.matrix_reader import MatrixSpec
 
 def spec_to_values(spec: MatrixSpec) -> dict[str, Any]:
     """Return what is needed to predict later as plain values: columns, casts, categories, max_bin, missing."""
+    casts = dict(zip(spec.roles.all, spec.casts, strict=True))
     return {
         "features": list(spec.roles.features),
         "label": list(spec.roles.label),
         "base_margin": list(spec.roles.base_margin),
         "casts": [
             {"name": cast.name, "arrow_type": cast.arrow_type, "rule": cast.rule}
-            for cast in map(spec.cast, known_roles(spec.roles).all)
+            for cast in map(casts.__getitem__, known_roles(spec.roles).all)
         ],
         "categories": {name: json.loads(known.to_json()) for name, known in spec.categories.items()},
         "max_bin": spec.max_bin,

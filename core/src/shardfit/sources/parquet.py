@@ -24,6 +24,9 @@ SUFFIXES = (".parquet", ".parq", ".pq")
 FOOTER_THREADS = 16
 OPEN_FILES = 8
 _READ_BUFFER = 1 << 20
+# Row groups of more bytes are streamed from remote storage instead of fetched whole.
+_MOST_FETCHED = 1 << 28
+_REMOTE_BUFFER = 1 << 23
 
 
 class _Listing(NamedTuple):
@@ -217,7 +220,7 @@ class _OpenFiles:
 
     def __init__(self) -> None:
         self._lock = Lock()
-        self._idle: OrderedDict[tuple[str, str, int], pq.ParquetFile] = OrderedDict()
+        self._idle: OrderedDict[tuple[tuple[str, str, bool], int], pq.ParquetFile] = OrderedDict()
         self._number = 0
 
     @contextmanager
@@ -233,16 +236,25 @@ class _OpenFiles:
 
     def _take(self, fragment: Fragment) -> pq.ParquetFile | None:
         with self._lock:
-            key = next((key for key in self._idle if key[:2] == (fragment.uri, fragment.version)), None)
+            key = next((key for key in self._idle if key[0] == _kind(fragment)), None)
             return None if key is None else self._idle.pop(key)
 
     def _keep(self, fragment: Fragment, file: pq.ParquetFile) -> None:
         with self._lock:
             self._number += 1
-            self._idle[fragment.uri, fragment.version, self._number] = file
+            self._idle[_kind(fragment), self._number] = file
             oldest = self._idle.popitem(last=False)[1] if len(self._idle) > OPEN_FILES else None
         if oldest is not None:
             oldest.close(force=True)
+
+
+def _kind(fragment: Fragment) -> tuple[str, str, bool]:
+    """Return what an open file must have been opened for to serve a fragment."""
+    return fragment.uri, fragment.version, _is_huge(fragment)
+
+
+def _is_huge(fragment: Fragment) -> bool:
+    return (fragment.bytes or 0) > _MOST_FETCHED
 
 
 def _open_planned(access: FileAccess, fragment: Fragment) -> pq.ParquetFile:
@@ -251,11 +263,12 @@ def _open_planned(access: FileAccess, fragment: Fragment) -> pq.ParquetFile:
         found = version_with_tag(fragment.version.partition(";")[0], handle)
         if found != fragment.version:
             raise changed(fragment, found)
-        # Local files are read a column's buffer at a time; on remote storage, few large requests are what counts.
+        # Local files are read a column's buffer at a time; on remote storage, few large requests are what counts, as
+        # long as what they bring fits into memory.
         remote = access.filesystem.type_name != "local"
-        return pq.ParquetFile(
-            handle, pre_buffer=remote, buffer_size=0 if remote else _READ_BUFFER, page_checksum_verification=True
-        )
+        fetched = remote and not _is_huge(fragment)
+        buffer = 0 if fetched else _REMOTE_BUFFER if remote else _READ_BUFFER
+        return pq.ParquetFile(handle, pre_buffer=fetched, buffer_size=buffer, page_checksum_verification=True)
     except BaseException:
         handle.close()
         raise
