@@ -1,0 +1,52 @@
+"""One training for `benchmarks.linear_cost`, in a process of its own; prints what it took as a line of JSON.
+
+python -m benchmarks.linear_cost_run xgboost 1000000 28 --data FOLDER
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from benchmarks.memory_shapes import Shape, make_data, params_of
+
+ROUNDS = 10
+
+
+def run(shape: Shape, data: Path) -> dict[str, float]:
+    """Train once; return seconds from the call to the result, and the peak of the process in any phase.
+
+    Args:
+        shape: What to train on.
+        data: Folder of the generated tables.
+    """
+    from shardfit.job import Job
+    from shardfit.train import train
+
+    source = make_data(data, shape.rows, shape)
+    with TemporaryDirectory(prefix="shardfit-linear-") as stage:
+        fields: dict[str, Any] = {
+            "trainer": shape.trainer,
+            "data": str(source),
+            "columns": {"label": "label"},
+            "params": {**params_of(shape), "n_estimators": ROUNDS},
+            "engine": "inline",
+            "stage": stage,
+            "checkpoint_every_seconds": 0,
+        }
+        result = train(Job(**fields))
+    phases = {f"phase_{name}": seconds for name, seconds in result.phases.items()}
+    return {"seconds": sum(result.phases.values()), "peak_bytes": max(result.peak_memory.values()), **phases}
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("trainer")
+    parser.add_argument("rows", type=int)
+    parser.add_argument("columns", type=int)
+    parser.add_argument("--data", type=Path, required=True)
+    options = parser.parse_args()
+    print(json.dumps(run(Shape(options.trainer, options.rows, options.columns), options.data)))
