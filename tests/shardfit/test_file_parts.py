@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import tempfile
 import threading
 import time
@@ -19,7 +20,7 @@ from shardfit.connector import DataConnector
 from shardfit.engine import WorkerContext
 from shardfit.engines.task_runner import TaskRunner
 from shardfit.errors import ArtifactError
-from shardfit.events import ArtifactStored, CheckpointOffered, CheckpointStored, Event
+from shardfit.events import ArtifactStored, CheckpointFailed, CheckpointOffered, CheckpointStored, Event
 from shardfit.file_parts import PART_BYTES, FilePart, PartSpool, SentInParts
 from shardfit.run import load_checkpoint
 from shardfit.scaling import WorkerSlot
@@ -142,9 +143,10 @@ def offer(context: WorkerContext, path: Path) -> None:
 def test_a_part_that_is_lost_is_told_and_a_file_that_breaks_off_is_written_over(scratch: Path) -> None:
     spool = PartSpool()
     spool.take(part(b"abc", 0))
-    with pytest.raises(ArtifactError, match="begins at byte 5 after 3"):
-        spool.take(part(b"f", 5))
     with pytest.raises(ArtifactError, match="found 3 of 4 bytes"):
+        spool.files_of(offered(0, 1, 4))
+    spool.take(part(b"f", 5))
+    with pytest.raises(ArtifactError, match="begins at byte 5 after 3"):
         spool.files_of(offered(0, 1, 4))
     with pytest.raises(ArtifactError, match="found 0 of 4 bytes"):
         spool.files_of(offered(1, 1, 4))
@@ -166,6 +168,19 @@ def test_forgetting_a_checkpoint_keeps_the_parts_of_a_later_one(scratch: Path) -
         spool.files_of(offered(0, 1, 3))
     assert spool.files_of(offered(1, 2, 3))["f"].read_bytes() == b"new"  # type: ignore[union-attr]
     spool.close()
+
+
+def test_a_full_disk_of_the_driver_costs_the_checkpoint_and_not_the_run(
+    scratch: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events: list[Event] = []
+    monkeypatch.setattr(tempfile, "mkdtemp", lambda **options: os.fspath(tmp_path / "there" / "is" / "none"))
+    result = run_trainer(
+        LargeFiles(tmp_path), tmp_path / "stage", data=DATA, columns={"label": "y"}, observers=[events.append]
+    )
+    assert [event.step for event in events if isinstance(event, CheckpointFailed)]
+    assert not [event for event in events if isinstance(event, CheckpointStored)]
+    assert any("No checkpoint after" in warning for warning in result.warnings)
 
 
 def test_an_event_of_a_part_tells_its_size_only() -> None:

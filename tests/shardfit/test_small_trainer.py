@@ -13,9 +13,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from shardfit.cancellation import Cancellation
 from shardfit.columns import ColumnRoles
 from shardfit.connector import DataConnector
-from shardfit.errors import InvalidArgumentError, UnknownParameterError
+from shardfit.errors import InvalidArgumentError, RunCancelledError, UnknownParameterError
 from shardfit.exact_sum import ExactSum
 from shardfit.hookspecs import hookimpl
 from shardfit.job import Job
@@ -24,6 +25,7 @@ from shardfit.registry import Registry
 from shardfit.run import TrainResult
 from shardfit.source import Claim
 from shardfit.sources.arrow import ArrowSource
+from shardfit.stores.local import LocalStore
 from shardfit.testing.tables import awkward_table, write_unevenly
 from shardfit.testing.worker_threads import train_on_threads
 from shardfit.train import train
@@ -218,3 +220,25 @@ def test_a_connector_made_before_any_registry_is_read_by_the_source_of_the_run(t
     without.register(LinearPlugin())
     with pytest.raises(InvalidArgumentError, match="Recipe"):
         train(job_of(tmp_path, connector, engine="inline"), registry=without)
+
+
+class StoppingTrainer(LinearTrainer):
+    """Ends as a loop does that is asked to stop: with what it has, and without another event."""
+
+    cancellation: Cancellation
+
+    def run_worker(self, context: Any, shards: Any, config: float, settings: Any, meeting: None) -> Any:
+        found = super().run_worker(context, shards, config, settings, meeting)
+        self.cancellation.cancel()
+        assert context.should_stop()
+        return found
+
+
+def test_what_a_worker_has_when_the_run_is_cancelled_is_not_published(registry: Registry, tmp_path: Path) -> None:
+    StoppingTrainer.cancellation = Cancellation()
+    plugin = type("Plugin", (), {"shardfit_trainers": hookimpl(lambda self: {"stopping": StoppingTrainer})})
+    registry.register(plugin())
+    job = job_of(tmp_path, trainer="stopping", engine="inline")
+    with pytest.raises(RunCancelledError):
+        train(job, registry=registry, cancellation=StoppingTrainer.cancellation)
+    assert not list(LocalStore(tmp_path).list("model/"))

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -18,7 +19,7 @@ from shardfit.errors import InvalidArgumentError, InvalidValueError
 from shardfit.source import DataSource, Fragment
 from shardfit.sources.arrow import ArrowSource
 from shardfit.sources.concat import ConcatSource
-from shardfit_stages.spool import SpoolSettings, remove_abandoned
+from shardfit_stages.spool import Spool, SpoolSettings, remove_abandoned
 from shardfit_stages.stage_source import SpooledSource, open_files
 from shardfit_xgboost import XGBEstimator
 
@@ -162,6 +163,21 @@ def test_nothing_is_left_of_a_run_in_this_process(label: float | None, tmp_path:
     assert kept(tmp_path / "spool") == []
     # The folder was in use: the lock of all who share it is there.
     assert (tmp_path / "spool" / ".lock").exists()
+
+
+def test_a_folder_that_another_user_has_made_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", os.fspath(tmp_path))
+    monkeypatch.setattr(os, "getuid", lambda: 4321)
+    (tmp_path / "shardfit-spool-4321").mkdir()
+    with pytest.raises(PermissionError):
+        Spool(SpoolSettings())
+    (tmp_path / "shardfit-spool-4321").rmdir()
+    monkeypatch.undo()
+    monkeypatch.setattr(tempfile, "tempdir", os.fspath(tmp_path))
+    (tmp_path / "elsewhere").mkdir()
+    SpoolSettings().root.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(PermissionError):
+        Spool(SpoolSettings())
 
 
 KILLED = """

@@ -86,19 +86,29 @@ class PartSpool:
     """Where the driver keeps parts until their file is whole: a folder that is made when a first part comes.
 
     One file that breaks off, because its worker died or its attempt ended, is written over by the next of its name.
+    What goes wrong with a part is told when its file is asked for: it costs the checkpoint, not the run.
     """
 
     def __init__(self) -> None:
         self._folder: Path | None = None
         self._names: dict[tuple[int, int, str], Path] = {}
+        self._failed: dict[tuple[int, int, str], ArtifactError] = {}
 
     def take(self, part: FilePart) -> None:
-        """Keep a part.
-
-        Raises:
-            ArtifactError: The local disk is full, or a part is missing.
-        """
+        """Keep a part."""
         key = (part.worker, part.step, part.file)
+        if part.start == 0:
+            self._failed.pop(key, None)
+        if key in self._failed:
+            return
+        try:
+            self._keep(key, part)
+        except ArtifactError as error:
+            self._failed[key] = error
+            if (path := self._names.pop(key, None)) is not None:
+                path.unlink(missing_ok=True)
+
+    def _keep(self, key: tuple[int, int, str], part: FilePart) -> None:
         asked = f"receiving {part.file!r} of checkpoint {part.step} from worker {part.worker}"
         with told_as_artifact_error(asked):
             if self._folder is None:
@@ -116,7 +126,7 @@ class PartSpool:
         """Return the files of an offer, those that came in parts as paths that hold until `forget`.
 
         Raises:
-            ArtifactError: A part is missing.
+            ArtifactError: A part is missing, or the local disk was full.
         """
         return {name: self._whole(offer.step, name, content) for name, content in offer.files.items()}
 
@@ -124,6 +134,7 @@ class PartSpool:
         """Remove the files of a checkpoint and of all before it; parts of later ones may be on their way."""
         for key in [key for key in self._names if key[1] <= step]:
             self._names.pop(key).unlink(missing_ok=True)
+        self._failed = {key: error for key, error in self._failed.items() if key[1] > step}
 
     def close(self) -> None:
         """Remove everything."""
@@ -134,7 +145,10 @@ class PartSpool:
     def _whole(self, step: int, name: str, content: bytes | SentInParts) -> bytes | Path:
         if isinstance(content, bytes):
             return content
-        path = self._names.get((content.worker, step, name))
+        key = (content.worker, step, name)
+        if key in self._failed:
+            raise self._failed[key]
+        path = self._names.get(key)
         size = path.stat().st_size if path is not None and path.exists() else 0
         if path is not None and size == content.size:
             return path

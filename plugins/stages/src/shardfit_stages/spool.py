@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import errno
 import logging
 import os
 import shutil
@@ -59,6 +60,7 @@ class Spool:
         self._stack = ExitStack()
         self._told = False
         self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _check_owner(settings)
         remove_abandoned(self._root)
         self.folder = self._stack.enter_context(staging_folder(self._root))
 
@@ -185,6 +187,13 @@ def mapped_batches(path: Path) -> Generator[pa.RecordBatch]:
 def remove_abandoned(root: Path) -> int:
     """Remove what processes that died have left below `root`; return how many files went."""
     return sum(remove_unlocked(folder) for folder in root.iterdir() if folder.is_dir() and not folder.is_symlink())
+
+
+def _check_owner(settings: SpoolSettings) -> None:
+    """Refuse a folder that another user has put where this one's would be, and could read or alter rows in."""
+    root = settings.root
+    if settings.folder is None and (root.is_symlink() or root.stat().st_uid != os.getuid()):
+        raise PermissionError(errno.EPERM, "it belongs to another user, or is a link", os.fspath(root))
 
 
 def _files(root: Path) -> Iterator[Path]:
