@@ -175,12 +175,9 @@ def test_a_full_disk_of_the_driver_costs_the_checkpoint_and_not_the_run(
 ) -> None:
     events: list[Event] = []
     monkeypatch.setattr(tempfile, "mkdtemp", lambda **options: os.fspath(tmp_path / "there" / "is" / "none"))
-    result = run_trainer(
-        LargeFiles(tmp_path), tmp_path / "stage", data=DATA, columns={"label": "y"}, observers=[events.append]
-    )
+    run_trainer(LargeFiles(tmp_path), tmp_path / "stage", data=DATA, columns={"label": "y"}, observers=[events.append])
     assert [event.step for event in events if isinstance(event, CheckpointFailed)]
     assert not [event for event in events if isinstance(event, CheckpointStored)]
-    assert any("No checkpoint after" in warning for warning in result.warnings)
 
 
 def test_an_event_of_a_part_tells_its_size_only() -> None:

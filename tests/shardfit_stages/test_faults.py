@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import threading
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 import shardfit_stages.identity
 from shardfit.errors import ArtifactError, ArtifactExistsError, ArtifactNotFoundError, StaleAttemptError
 from shardfit.process_identity import started_at
-from shardfit_stages.layout import PUBLISHING, WRITING
+from shardfit_stages.layout import PUBLISHING, WRITING, manifest_key
 from shardfit_stages.service import BLOCK
 from shardfit_stages.told import ServiceError
 from tests.shardfit_stages.service_doubles import FailingAt, MemoryService, WriterDiedError, store_on
@@ -220,3 +221,34 @@ def test_a_reader_finds_what_was_put_anew_meanwhile_and_never_a_mixture(tmp_path
     store.delete("model/a")
     with pytest.raises(ArtifactNotFoundError):
         store_on(reading).get("model/a", tmp_path)
+
+
+def test_no_older_attempt_publishes_after_a_fence_that_the_service_was_slow_to_take(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(shardfit_stages.identity, "started_at", started_at)
+    objects = {}
+    old, new = MemoryService(objects), MemoryService(objects)
+    entered, go_on = threading.Event(), threading.Event()
+
+    def hold(call: str) -> None:
+        if call.startswith("create model/a"):
+            entered.set()
+            go_on.wait(10)
+
+    def take_long(call: str) -> None:
+        if call.startswith("put .fences"):
+            # For so long that others have taken the locks of whoever fences for those of the dead.
+            for key in [key for key in objects if key.startswith(PUBLISHING)]:
+                del objects[key]
+            publishing.start()
+            assert entered.wait(10)
+            threading.Timer(0.3, go_on.set).start()
+
+    old.before, new.before = hold, take_long
+    publishing = threading.Thread(target=lambda: store_on(old).put("model/a", FILES, attempt=1))
+    store_on(new).fence("a", 2)
+    assert manifest_key("model/a") in objects
+    publishing.join()
+    with pytest.raises(StaleAttemptError):
+        store_on(old).put("model/a", OTHER, attempt=1)

@@ -173,12 +173,12 @@ class ObjectArtifactStore(ArtifactStore):
         """Refuse every later `put` below `run/{run_id}/` and `model/{run_id}` by an older attempt."""
         asked = f"fencing attempt {attempt} of run {check_artifact_identifier(run_id)!r}"
         lease_s = self._own["lease_s"]
-        # Under the locks of all that it concerns: an older attempt that publishes just now has done so before.
-        with (
-            publishing(self.service, f"run/{run_id}", asked, lease_s),
-            publishing(self.service, f"model/{run_id}", asked, lease_s),
-        ):
-            self.service.put(f"{FENCES}/{run_id}/attempt={attempt}", this_process())
+        self.service.put(f"{FENCES}/{run_id}/attempt={attempt}", this_process())
+        # Whoever begins to publish from now on sees it; whoever may have looked before is waited for.
+        with publishing(self.service, f"run/{run_id}", asked, lease_s):
+            pass
+        with publishing(self.service, f"model/{run_id}", asked, lease_s):
+            pass
 
     def _upload(self, empty: Published, files: Mapping[str, bytes | Path]) -> Published:
         artifact = empty.manifest.artifact
