@@ -112,9 +112,7 @@ class ObjectService:
                 if "NoSuchUpload" not in str(error):
                     raise
                 # The service has forgotten the upload, as after a restart: it is sent again from the start.
-                raise ServiceError(
-                    self._asked(f"writing {key!r}"), "the service gave the upload up: is it full, or was it stopped?"
-                ) from None
+                raise ServiceError(self._asked(f"writing {key!r}"), _GIVEN_UP) from None
 
         try:
             self._retried(f"writing {key!r}", send)

@@ -93,4 +93,4 @@ def _translated(asked: str, error: Exception, message: str) -> Exception:
         return ArtifactError(asked, first, "The stage is read-only: choose another, or ask for write access.")
     if isinstance(error, ValueError) or (400 <= status < 500 and status not in (408, 425, 429)):
         return ArtifactError(asked, first, "The service refuses it.")
-    return ServiceError(asked, first, "The service fails or cannot be reached; try again later.")
+    return ServiceError(asked, first, "The service fails, is full, or cannot be reached; try again later.")
