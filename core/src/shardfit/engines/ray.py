@@ -19,7 +19,7 @@ from typing import Any
 
 import pyarrow as pa
 import ray
-from ray.exceptions import ActorUnschedulableError, RayActorError, RayError, RayTaskError
+from ray.exceptions import ActorUnavailableError, ActorUnschedulableError, RayActorError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from shardfit.cancellation import Cancellation
@@ -33,13 +33,7 @@ from shardfit.engines.ray_blocks import Block, blocks_of
 from shardfit.engines.ray_worker import CALLS_AT_ONCE, RayWorker
 from shardfit.engines.vitals import Vitals, WorkerPlace, end_process, look_at
 from shardfit.engines.watch import Gone, Watch
-from shardfit.errors import (
-    InvalidArgumentError,
-    LossCause,
-    UnreadableSourceError,
-    WorkerError,
-    WorkerLostError,
-)
+from shardfit.errors import InvalidArgumentError, LossCause, UnreadableSourceError, WorkerError, WorkerLostError
 from shardfit.events import EventSink
 from shardfit.scaling import ClusterResources, WorkerLayout
 
@@ -151,6 +145,7 @@ class RayGroup(WorkerGroup):
         self._cancellation = Cancellation()
         self._actors: list[Any] = []
         self._places: list[WorkerPlace] = []
+        self._reasons: dict[int, str] = {}
 
     @property
     def address(self) -> str:
@@ -252,7 +247,9 @@ class RayGroup(WorkerGroup):
             where = f"passing values to or from {self.describe(rank)}"
             return Failure(rank, WorkerError(where, str(error), "They must be possible to pickle and to import there."))
         except RayError as error:
-            return Gone(reason_of_death(str(self._latest(rank, error))))
+            if rank not in self._reasons:
+                self._reasons[rank] = reason_of_death(str(self._latest(rank, error)))
+            return Gone(self._reasons[rank])
 
     def examine(self, rank: int, said: str) -> Vitals:
         """Return what other processes of a worker's node see of it, and remember what does not answer."""
@@ -282,7 +279,9 @@ class RayGroup(WorkerGroup):
         return _run_on(member.identity, timeout_s, task, place)
 
     def _latest(self, rank: int, error: RayError) -> RayError:
-        # Ray first says "unavailable" and knows a little later what happened.
+        # Ray first says "unavailable" and knows a little later what happened; of a host that is gone, much later.
+        if isinstance(error, ActorUnavailableError) and not self._members[rank].answers:
+            return error
         try:
             ray.get(self.ping(rank), timeout=_REASON_SECONDS)
         except RayError as later:
