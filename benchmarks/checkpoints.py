@@ -46,14 +46,17 @@ def measured(trainer: str, rows: int, rounds: int, stage: Path) -> str:
     times: list[float] = []
     stored: list[int] = []
     costs: list[float] = []
-    making = CheckpointPace.making
+    measures = {"making": CheckpointPace.making, "trying": CheckpointPace.trying}
 
-    @contextmanager
-    def timed(self: CheckpointPace) -> Iterator[None]:
-        begun = time.perf_counter()
-        with making(self):
-            yield
-        costs.append(time.perf_counter() - begun)
+    def timed(name: str) -> Any:
+        @contextmanager
+        def measure(self: CheckpointPace, rounds: int) -> Iterator[None]:
+            begun = time.perf_counter()
+            with measures[name](self, rounds):
+                yield
+            costs.append(time.perf_counter() - begun)
+
+        return measure
 
     def observer(event: Event) -> None:
         if isinstance(event, Progress) and event.phase == "fit":
@@ -62,18 +65,21 @@ def measured(trainer: str, rows: int, rounds: int, stage: Path) -> str:
             stored.append(event.step)
 
     params = {**_PARAMS[trainer], _ROUNDS[trainer]: rounds}
-    CheckpointPace.making = timed  # type: ignore[method-assign]
+    for name in measures:
+        setattr(CheckpointPace, name, timed(name))
     try:
         fields: dict[str, Any] = {"columns": {"label": ("label",)}, "engine": "inline", "stage": str(stage)}
         job = Job(trainer=trainer, data=table, params=params, **fields)
         train(job, observers=[observer])
     finally:
-        CheckpointPace.making = making  # type: ignore[method-assign]
+        for name, measure in measures.items():
+            setattr(CheckpointPace, name, measure)
     seconds, cost = times[-1] - times[0], sum(costs)
     share = 100 * cost / seconds
-    each = 1000 * cost / len(costs) if costs else 0.0
+    taken = ", ".join(f"{1000 * value:.0f}" for value in costs)
     return (
-        f"{trainer}: {rounds} rounds in {seconds:.1f} s, {len(stored)} checkpoints, {each:.0f} ms each: {share:.2f} %"
+        f"{trainer}: {rounds} rounds in {seconds:.1f} s, {len(stored)} checkpoints after rounds {stored}; "
+        f"the trial and they took {taken} ms: {share:.2f} %"
     )
 
 

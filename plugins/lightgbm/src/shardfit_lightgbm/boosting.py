@@ -204,10 +204,14 @@ class BoostingLoop:
         return found
 
     def _offer_checkpoint(self, learner: Learner, number: int) -> None:
-        if self._context.rank or not self._pace.due(number + 1) or not resumable(self._config):
+        if self._context.rank or not resumable(self._config):
             return
-        with self._pace.making():
-            self._context.offer_checkpoint(number + 1, self._model(learner, number, None).files())
+        if self._pace.trial_due(number + 1):
+            with self._pace.trying(number + 1):
+                self._model(learner, number, None).files()
+        if self._pace.due(number + 1):
+            with self._pace.making(number + 1):
+                self._context.offer_checkpoint(number + 1, self._model(learner, number, None).files())
 
     def _model(self, learner: Learner, last: int, best_of_callbacks: int | None) -> LightGBMModel:
         best = last if best_of_callbacks is None else best_of_callbacks

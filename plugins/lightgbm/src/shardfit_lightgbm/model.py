@@ -20,6 +20,7 @@ from shardfit_lightgbm.objectives import ObjectiveFacts
 # What LightGBM writes down of where a model was trained.
 _WHERE = {"num_machines": "1", "num_threads": "0", "tree_learner": "serial"}
 
+_SIZES = re.compile(r"^tree_sizes=(.*)\n", re.MULTILINE)
 _UNSPLIT = re.compile(r"^(num_leaves=1\n(?:.+\n)*?leaf_count=)\d+$", re.MULTILINE)
 
 MODEL_FILE = "model.txt"
@@ -109,18 +110,46 @@ def text_with_start(booster: Any, initial_scores: Sequence[float], rows: int) ->
         initial_scores: One for each class, or none for 0.
         rows: Of the whole training data: a tree that could not be split counts those of one machine.
     """
-    text = str(booster.model_to_string(num_iteration=-1))
-    for name, value in _WHERE.items():
-        text = re.sub(rf"^\[{name}: [^\]]*\]$", f"[{name}: {value}]", text, flags=re.MULTILINE)
-    counted = _UNSPLIT.sub(rf"\g<1>{rows}", text)
-    if counted == text and not any(initial_scores):
-        return text
-    # Without their sizes, the trees are read one after another.
-    copied = lgb.Booster(model_str=re.sub("^tree_sizes=.*\n", "", counted, flags=re.MULTILINE))
+    text = _counted(_nowhere(str(booster.model_to_string(num_iteration=-1))), rows)
     if not any(initial_scores):
-        return str(copied.model_to_string(num_iteration=-1))
+        return text
+    # Only the first trees are read, changed and written again: the others are most of the text.
+    first = _counted(_nowhere(str(booster.model_to_string(num_iteration=1))), rows)
+    copied = lgb.Booster(model_str=first)
     leaves = [tree["num_leaves"] for tree in copied.dump_model(num_iteration=1)["tree_info"]]
     for tree, (count, start) in enumerate(zip(leaves, initial_scores, strict=True)):
         for leaf in range(count):
             copied.set_leaf_output(tree, leaf, copied.get_leaf_output(tree, leaf) + start)
+    return _with_first_trees(text, str(copied.model_to_string(num_iteration=-1)))
+
+
+def _nowhere(text: str) -> str:
+    """Return the text of a booster without where it was trained, which stands after its trees."""
+    trees, mark, rest = text.rpartition("\nparameters:\n")
+    for name, value in _WHERE.items():
+        rest = re.sub(rf"^\[{name}: [^\]]*\]$", f"[{name}: {value}]", rest, flags=re.MULTILINE)
+    return trees + mark + rest
+
+
+def _counted(text: str, rows: int) -> str:
+    """Return the text of a booster where trees that could not be split count the rows of all machines."""
+    if "\nnum_leaves=1\n" not in text:
+        return text
+    counted = _UNSPLIT.sub(rf"\g<1>{rows}", text)
+    if counted == text:
+        return text
+    # Without their sizes, the trees are read one after another.
+    copied = lgb.Booster(model_str=_SIZES.sub("", counted, count=1))
     return str(copied.model_to_string(num_iteration=-1))
+
+
+def _with_first_trees(text: str, first: str) -> str:
+    """Return the text of a booster, its first trees taken from that of another."""
+    head, mark, trees = text.partition("\nTree=0\n")
+    sizes, sizes_of_first = (_SIZES.findall(content.partition(mark)[0])[0].split() for content in (text, first))
+    count = len(sizes_of_first)
+    sizes = " ".join([*sizes_of_first, *sizes[count:]])
+    head = _SIZES.sub(f"tree_sizes={sizes}\n", head, count=1)
+    next_one = f"Tree={count}\n" if f"\nTree={count}\n" in trees else "end of trees\n"
+    rest = trees.partition("\n" + next_one)[2]
+    return head + mark + first.partition(mark)[2].partition("end of trees\n")[0] + next_one + rest

@@ -172,11 +172,14 @@ class BoostingLoop:
         return metric.evaluate(predictions, matrix.labels, matrix.weights, matrix.groups, reducer=self._reducer)
 
     def _offer_checkpoint(self, booster: Any, number: int) -> None:
-        if self._context.rank or not self._pace.due(number + 1) or not resumable(self._config):
+        if self._context.rank or not resumable(self._config):
             return
-        with self._pace.making():
-            model = self._model(booster, number)
-            self._context.offer_checkpoint(number + 1, model.files())
+        if self._pace.trial_due(number + 1):
+            with self._pace.trying(number + 1):
+                self._model(booster, number).files()
+        if self._pace.due(number + 1):
+            with self._pace.making(number + 1):
+                self._context.offer_checkpoint(number + 1, self._model(booster, number).files())
 
     def _model(self, booster: Any, last: int) -> XGBModel:
         best = last
