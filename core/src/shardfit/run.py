@@ -204,7 +204,7 @@ class Run:
         self._registry.notify(replace(event, run_id=self.run_id, attempt=self.attempt), self._observers)
 
     def on_event(self, event: Event) -> None:
-        """Take an event from a worker. Called on the driver's thread, for events of the current attempt only.
+        """Take an event from a worker. Called on the driver's thread; those of an older attempt are nobody's any more.
 
         Raises:
             RunCancelledError: The run was cancelled.
@@ -212,6 +212,8 @@ class Run:
         """
         self.cancellation.check()
         self._life.check()
+        if event.attempt != self.attempt and isinstance(event, FilePart | CheckpointOffered | MetricsReported):
+            return
         if isinstance(event, FilePart):
             self._spool.take(event)
             return
