@@ -10,7 +10,7 @@ TRAINERS = ("xgboost", "lightgbm")
 ROUNDS = 60
 WORKERS = 3
 CHECKPOINT_EVERY = 6
-FIRST_SEED = 7000
+FIRST_SEED = 7100
 # Killing is what happens most; the others take longer to notice, and so to run.
 _FAULTS = ("kill worker", "kill host", "kill worker", "kill host", "freeze worker", "cut host", "freeze host")
 
@@ -41,15 +41,13 @@ class FaultCase:
 def case_of(seed: int) -> FaultCase:
     """Return the case of a seed, `FIRST_SEED` or more."""
     number, draw = seed - FIRST_SEED, random.Random(seed)  # noqa: S311 - no secret
-    phase, turn = PHASES[number % len(PHASES)], number // len(PHASES)
-    trainer = TRAINERS[turn % len(TRAINERS)]
-    if phase == "publish":
-        # The workers have done their part: what can be lost now is the driver.
-        fault = "kill driver" if turn % 4 != 3 else "kill host"
-    else:
-        fault = _FAULTS[(turn + number) % len(_FAULTS)]
+    place, turn = number % len(PHASES), number // len(PHASES)
+    phase = PHASES[place]
+    # In seven turns each phase meets each entry of the faults once, in fourteen with each trainer.
+    trainer = TRAINERS[(turn + place) % len(TRAINERS)]
+    # When the workers have done their part, what can be lost is the driver.
+    fault = "kill driver" if phase == "publish" else _FAULTS[(turn + 3 * place) % len(_FAULTS)]
     rank = draw.randrange(1, WORKERS) if "host" in fault else draw.randrange(WORKERS)
-    # In the first half: the workers go on while the driver hears of a round.
     round_ = draw.randrange(CHECKPOINT_EVERY + 1, ROUNDS // 2)
     if phase == "checkpoint":
         round_ = CHECKPOINT_EVERY * draw.randrange(1, ROUNDS // CHECKPOINT_EVERY // 2 + 1)

@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks.fault_cases import CHECKPOINT_EVERY, ROUNDS, WORKERS, FaultCase
+from benchmarks.fault_holds import hold_of
 from scripts import faults
 from scripts.cluster import HostCluster
 from shardfit import Job, TrainResult, resume_run, train
@@ -78,6 +79,7 @@ class Strikes:
 
     def __init__(self, case: FaultCase, cluster: HostCluster) -> None:
         self.case, self.cluster = case, cluster
+        self.held = Path(cluster.folder) / f"struck-{case.seed}-{time.time_ns()}"
         self.struck: list[float] = []
         self.noticed: list[float] = []
         self.again: list[float] = []
@@ -150,11 +152,13 @@ class Strikes:
             self._losing = threading.Thread(target=self.cluster.lose, args=(host,))
             self._losing.start()
         elif fault == "freeze host":
+            self.down.add(host)
             faults.freeze(self.cluster, host)
             self.repairs.append(lambda: faults.thaw(self.cluster, host))
         elif fault == "cut host":
             self.down.add(host)
             faults.cut(self.cluster, host)
+        self.held.touch()
 
 
 def install(strikes: Strikes) -> Callable[[], None]:
@@ -190,7 +194,10 @@ def perform(case: FaultCase, folder: Path, cluster: HostCluster) -> dict[str, An
     begun = time.time()
     error, model = "", b""
     try:
-        result = train(job_of(case.trainer, folder, seed=0), observers=[strikes])
+        held = {"mid-round": case.round, "collect": ROUNDS - 1}.get(case.phase)
+        callbacks = [] if held is None else [hold_of(case.trainer, held, strikes.held)]
+        params = {**_PARAMS[case.trainer], "callbacks": callbacks} if callbacks else _PARAMS[case.trainer]
+        result = train(job_of(case.trainer, folder, seed=0, params=params), observers=[strikes])
         model = bytes_of(result)
     except Exception as problem:  # noqa: BLE001 - told by the campaign
         error = f"{type(problem).__name__}: {problem}"

