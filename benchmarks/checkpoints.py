@@ -30,6 +30,30 @@ _PARAMS: dict[str, dict[str, Any]] = {
 _ROUNDS = {"xgboost": "n_estimators", "lightgbm": "num_iterations"}
 
 
+@contextmanager
+def timed(costs: list[float]) -> Iterator[None]:
+    """Add the seconds of every checkpoint that is tried or made while the context lasts to `costs`."""
+    measures = {"making": CheckpointPace.making, "trying": CheckpointPace.trying}
+
+    def timed_as(measure: Any) -> Any:
+        @contextmanager
+        def timing(self: CheckpointPace, rounds: int) -> Iterator[None]:
+            begun = time.perf_counter()
+            with measure(self, rounds):
+                yield
+            costs.append(time.perf_counter() - begun)
+
+        return timing
+
+    for name, measure in measures.items():
+        setattr(CheckpointPace, name, timed_as(measure))
+    try:
+        yield
+    finally:
+        for name, measure in measures.items():
+            setattr(CheckpointPace, name, measure)
+
+
 def measured(trainer: str, rows: int, rounds: int, stage: Path) -> str:
     """Return a line that says what checkpoints cost.
 
@@ -46,17 +70,6 @@ def measured(trainer: str, rows: int, rounds: int, stage: Path) -> str:
     times: list[float] = []
     stored: list[int] = []
     costs: list[float] = []
-    measures = {"making": CheckpointPace.making, "trying": CheckpointPace.trying}
-
-    def timed(name: str) -> Any:
-        @contextmanager
-        def measure(self: CheckpointPace, rounds: int) -> Iterator[None]:
-            begun = time.perf_counter()
-            with measures[name](self, rounds):
-                yield
-            costs.append(time.perf_counter() - begun)
-
-        return measure
 
     def observer(event: Event) -> None:
         if isinstance(event, Progress) and event.phase == "fit":
@@ -65,15 +78,10 @@ def measured(trainer: str, rows: int, rounds: int, stage: Path) -> str:
             stored.append(event.step)
 
     params = {**_PARAMS[trainer], _ROUNDS[trainer]: rounds}
-    for name in measures:
-        setattr(CheckpointPace, name, timed(name))
-    try:
+    with timed(costs):
         fields: dict[str, Any] = {"columns": {"label": ("label",)}, "engine": "inline", "stage": str(stage)}
         job = Job(trainer=trainer, data=table, params=params, **fields)
         train(job, observers=[observer])
-    finally:
-        for name, measure in measures.items():
-            setattr(CheckpointPace, name, measure)
     seconds, cost = times[-1] - times[0], sum(costs)
     share = 100 * cost / seconds
     taken = ", ".join(f"{1000 * value:.0f}" for value in costs)

@@ -92,6 +92,59 @@ class CutOffWorker:
         self._line.close()
 
 
+class Return:
+    """An observer that cuts a worker off, and has it come back in the next attempt, before anything is published.
+
+    Args:
+        engine: Has no group yet.
+        store: Of the run.
+        go: The gate's file.
+    """
+
+    def __init__(self, engine: ProcessEngine, store: LocalStore, go: Path) -> None:
+        self.engine, self.store, self.go = engine, store, go
+        self.run: Run | None = None
+        self.worker: CutOffWorker | None = None
+        self.seen: list[Event] = []
+        self.said: list[Event] = []
+        self.outcome = Outcome()
+        self.stored: list[list[str]] = []
+        self.told: list[Event] = []
+        self.refused: list[str] = []
+
+    def __call__(self, event: Event) -> None:
+        """Take an event. What an observer raises is only logged, so a test looks at what this leaves."""
+        self.seen.append(event)
+        if not isinstance(event, MetricsReported):
+            return
+        if event.attempt == 1 and event.round == GATE - 1:
+            self.worker = CutOffWorker(self.engine)
+            self.go.touch()
+        elif event.attempt == 2 and not self.said:
+            self.come_back()
+
+    def come_back(self) -> None:
+        """Deliver what the worker says, and try to publish what it made."""
+        assert self.worker is not None
+        assert self.run is not None
+        self.said, self.outcome = self.worker.come_back()
+        before = len(self.seen)
+        self.stored.append(sorted(self.store.list()))
+        for late in self.said:
+            self.run.on_event(late)
+        self.publish()
+        self.stored.append(sorted(self.store.list()))
+        self.told = self.seen[before:]
+
+    def publish(self) -> None:
+        """Publish the model of the older attempt."""
+        assert self.run is not None
+        try:
+            self.store.put(f"model/{self.run.run_id}", self.outcome.value.value.files(), {}, attempt=1)
+        except StaleAttemptError as error:
+            self.refused.append(str(error))
+
+
 def job_on(engine: str, stage: Path, **changes: Any) -> Job:
     params = {"n_estimators": ROUNDS, "objective": "binary:logistic", **changes}
     columns = {"features": FEATURES, "label": ("late",), "categorical": CATEGORICAL}
@@ -114,54 +167,24 @@ def test_a_worker_of_an_older_attempt_that_comes_back_neither_publishes_nor_over
     engine: ProcessEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(attention, "SILENT_SECONDS", 1.0)
-    store, go = LocalStore(tmp_path / "stage"), tmp_path / "go"
-    seen: list[Event] = []
-    cut_off: list[CutOffWorker] = []
-    said: list[tuple[list[Event], Outcome]] = []
-    stored: list[list[str]] = []
-    told: list[Event] = []
-    refused: list[str] = []
-
-    def observe(event: Event) -> None:
-        seen.append(event)
-        if not isinstance(event, MetricsReported):
-            return
-        if event.attempt == 1 and event.round == GATE - 1:
-            cut_off.append(CutOffWorker(engine))
-            go.touch()
-        elif event.attempt == 2 and not said:
-            said.append(cut_off[0].come_back())
-            before = len(seen)
-            stored.append(sorted(store.list()))
-            for late in said[0][0]:
-                run.on_event(late)
-            # Before the newer attempt has published anything.
-            publish(said[0][1])
-            stored.append(sorted(store.list()))
-            told.extend(seen[before:])
-
-    def publish(outcome: Outcome) -> None:
-        try:
-            store.put(f"model/{run.run_id}", outcome.value.value.files(), {}, attempt=1)
-        except StaleAttemptError as error:
-            refused.append(str(error))
-
-    registry = default_registry()
-    run = Run.start(job_on("ray", store.root, callbacks=[Gate(go)]), registry, [observe])
+    store, go, registry = LocalStore(tmp_path / "stage"), tmp_path / "go", default_registry()
+    back = Return(engine, store, go)
+    back.run = run = Run.start(job_on("ray", store.root, callbacks=[Gate(go)]), registry, [back])
     try:
         result = run_to_end(run, registry)
     finally:
-        for worker in cut_off:
-            worker.end()
-    (lost,) = [event for event in seen if isinstance(event, WorkerLost)]
-    assert (lost.cause, lost.pid) == ("frozen", cut_off[0].pid)
+        if back.worker is not None:
+            back.worker.end()
+    assert back.worker is not None
+    (lost,) = [event for event in back.seen if isinstance(event, WorkerLost)]
+    assert (lost.cause, lost.pid) == ("frozen", back.worker.pid)
     # It had as much to offer as any: checkpoints after rounds that were not done yet, and a whole model.
-    assert [event.step for event in said[0][0] if isinstance(event, CheckpointOffered)] == [6, 8]
-    assert not said[0][1].failed
-    publish(said[0][1])
-    assert ["attempt 2 has taken over" in message for message in refused] == [True, True]
-    assert stored[0] == stored[1]
-    assert not [event for event in told if isinstance(event, MetricsReported | CheckpointStored)]
+    assert [event.step for event in back.said if isinstance(event, CheckpointOffered)] == [6, 8]
+    assert not back.outcome.failed
+    back.publish()
+    assert ["attempt 2 has taken over" in message for message in back.refused] == [True, True]
+    assert back.stored[0] == back.stored[1]
+    assert not [event for event in back.told if isinstance(event, MetricsReported | CheckpointStored)]
     assert store.manifest(f"model/{run.run_id}").attempt == 2
     (kept,) = store.list(f"run/{run.run_id}/checkpoint-")
     assert (kept.rsplit("/")[-1], store.manifest(kept).attempt) == ("checkpoint-2-8", 2)
