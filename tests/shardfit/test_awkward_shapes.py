@@ -82,6 +82,23 @@ def test_many_small_files_are_not_held_open(tmp_path: Path) -> None:
         for _ in source.read(fragment, ["a", "y"], 0, 5, 100):
             most = max(most, open_files() - before)
     assert 0 < most <= OPEN_FILES + 1
+    source.close()
+    assert open_files() == before
+    # It can be read again.
+    assert sum(batch.num_rows for batch in source.read(fragments[0], ["a"], 0, 5, 100)) == 5
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="open files are counted in /proc: run on Linux")
+def test_no_file_is_open_after_training(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    for i in range(2):
+        pq.write_table(rows_of(5), tmp_path / "data" / f"{i}.parquet")
+    before = {path.resolve() for path in Path("/proc/self/fd").iterdir()}
+    fields: dict[str, Any] = {"params": {"n_estimators": 1}, "stage": str(tmp_path / "stage")}
+    result = train_on_threads(Job(trainer="xgboost", data=str(tmp_path / "data"), columns=ROLES, **fields), 1)
+    assert result.coverage["train"].handed.rows == 10
+    after = {path.resolve() for path in Path("/proc/self/fd").iterdir()}
+    assert not [path for path in after - before if path.suffix == ".parquet"]
 
 
 def huge_row_group(folder: Path) -> tuple[str, int]:

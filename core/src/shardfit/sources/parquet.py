@@ -86,6 +86,10 @@ class ParquetSource(DataSource):
             raise _corrupt(fragment, self._bad_column(fragment, columns, access), error) from error
         access.check_version(fragment)
 
+    def close(self) -> None:
+        """Close the files that wait to be read again."""
+        self._open_files.close()
+
     def describe(self) -> str:
         """Return the paths."""
         shown = ", ".join(repr(redact_url(path)) for path in self._paths[:3])
@@ -233,6 +237,13 @@ class _OpenFiles:
             file.close(force=True)
             raise
         self._keep(fragment, file)
+
+    def close(self) -> None:
+        """Close those that nobody reads."""
+        with self._lock:
+            idle, self._idle = self._idle, OrderedDict()
+        for file in idle.values():
+            file.close(force=True)
 
     def _take(self, fragment: Fragment) -> pq.ParquetFile | None:
         with self._lock:
