@@ -12,6 +12,7 @@ import pytest
 from rich.console import Console
 
 from examples.flights import data as demo
+from examples.flights import pytorch as pytorch_demo
 from examples.flights.__main__ import HELD_OUT_MONTH, main
 from examples.flights.data import CATEGORICAL, FEATURES, LABEL, make_table, prepare, read_flights, read_planes
 from examples.flights.show import code_that_loads
@@ -78,16 +79,31 @@ def test_the_held_out_month_is_in_no_file_that_is_trained_on(prepared: Path, tab
     assert train.num_rows + held_out.num_rows == table.num_rows
 
 
-def test_the_demo_shows_the_plan_both_models_and_where_the_model_is(prepared: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def sampled(prepared: Path, tmp_path: Path) -> Path:
+    """A folder for a demo that finds flights in it, but not many."""
     for path in prepared.rglob("*.parquet"):
         sample = tmp_path / "flights" / path.relative_to(prepared)
         sample.parent.mkdir(parents=True, exist_ok=True)
         rows = pq.read_table(path)
         pq.write_table(rows.take(list(range(0, rows.num_rows, rows.num_rows // SAMPLE_ROWS))), sample)
+    return tmp_path
+
+
+def test_the_demo_of_pytorch_shows_both_models(sampled: Path) -> None:
     shown = io.StringIO()
-    ours, theirs = main(tmp_path, Console(file=shown, width=160))
+    network, trees = pytorch_demo.main(sampled, Console(file=shown, width=160))
+    for part in ("handed over", "Log-loss by epoch", str(sampled / "stage")):
+        assert part in shown.getvalue()
+    assert network.auc > 0.55
+    assert trees.auc > 0.6
+
+
+def test_the_demo_shows_the_plan_both_models_and_where_the_model_is(sampled: Path) -> None:
+    shown = io.StringIO()
+    ours, theirs = main(sampled, Console(file=shown, width=160))
     text = shown.getvalue()
-    for part in ("Plan", "each row exactly once", "plain xgboost", "Most important features", str(tmp_path / "stage")):
+    for part in ("Plan", "each row exactly once", "plain xgboost", "Most important features", str(sampled / "stage")):
         assert part in text
     assert ours.auc > 0.6
     assert ours.auc == pytest.approx(theirs.auc, abs=0.01)

@@ -261,6 +261,10 @@ def _start_server() -> None:
 def _serve(line: Any, slot: WorkerSlot, world_size: int, attempt: int, environ: Mapping[str, str]) -> None:
     # Ctrl-C reaches every process of a terminal; what becomes of workers is for the driver to say.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Only the driver goes by it, at its end; here it would forbid a loop to start processes, as it may on Ray.
+    multiprocessing.current_process().daemon = False
+    # The default of a process that was not made in this way, for processes of its own.
+    multiprocessing.set_start_method(None, force=True)
     os.environ.clear()
     os.environ.update({**environ, "OMP_NUM_THREADS": str(slot.cpus)})
     runner = TaskRunner(slot, world_size, attempt)

@@ -129,6 +129,9 @@ def exact(context: Any) -> None:
             loss = nn.functional.mse_loss(model(features), label)
             optimizer.zero_grad()
             loss.backward()
+            if step == 0 and context.get_rank() == 0:
+                gradients = {name: parameter.grad for name, parameter in model.module.named_parameters()}
+                torch.save(gradients, Path(context.get_model_dir(), "gradients.pt"))
             optimizer.step()
             step += 1
             if step % given.get("checkpoint_every", 10**9) == 0:

@@ -18,6 +18,7 @@ from shardfit.connector import DataConnector
 from shardfit.registry import default_registry
 from shardfit.testing.tables import CATEGORICAL, FEATURES, awkward_table
 from shardfit_lightgbm import LightGBMEstimator, LightGBMScalingConfig
+from shardfit_pytorch import PyTorchDistributor, PyTorchScalingConfig, get_context
 from shardfit_xgboost import XGBEstimator, XGBScalingConfig
 from tests.shardfit.worker_processes import ProcessEngine
 
@@ -96,6 +97,29 @@ def test_one_worker_and_two_end_in_the_same_layout_with_the_same_model(
     files = [check_layout(trainer, estimator) for estimator in (alone, together)]
     if trainer == "xgboost":
         assert files[0] == files[1]
+
+
+def leave_a_file() -> None:
+    context = get_context()
+    Path(context.get_model_dir(), "model.pt").write_bytes(b"weights")
+    context.save_checkpoint(step=1, wait=True)
+
+
+def test_a_pytorch_loop_ends_in_the_same_layout(place: Path, four_processes: ProcessEngine) -> None:
+    for ranks in (1, 2):
+        finished = PyTorchDistributor(leave_a_file, PyTorchScalingConfig(num_nodes=ranks)).run(
+            artifact_stage_location=STAGE
+        )
+        store, run_id = default_registry().open_store(STAGE), finished.run_id
+        assert {f"model/{run_id}", f"run/{run_id}/record"} <= set(store.list())
+        assert set(store.list(f"run/{run_id}/checkpoint-")) == {f"run/{run_id}/checkpoint-1-1"}
+        assert finished.get_model_dir() == store.address(f"model/{run_id}")
+        assert Path(finished.get_model_dir()).is_relative_to(place / "stages" / ".named" / STAGE.replace(".", "/"))
+        manifest = store.manifest(f"model/{run_id}")
+        assert [stored.name for stored in manifest.files] == ["model.pt"]
+        # Which categories there are is for the loop to say, in a file of its own.
+        assert set(manifest.metadata) == SAID - {"category_maps"}
+        assert (manifest.metadata["trainer"], manifest.metadata["run_id"]) == ("pytorch", run_id)
 
 
 def test_the_framework_alone_loads_the_model_from_its_folder(place: Path) -> None:

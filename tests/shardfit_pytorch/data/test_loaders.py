@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import multiprocessing.connection
+import os
 import pickle
+import subprocess
+import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +25,7 @@ from shardfit import DataConnector
 from shardfit.coverage import RowDigest
 from shardfit.errors import ChangedDataError, InvalidArgumentError
 from shardfit_pytorch.data import Batch, Position
+from shardfit_pytorch.data.torch_dataset import UncountedBatchesWarning
 from tests.shardfit_pytorch.data.tables import Recorder, UnevenSource, flat, numbered, rank_of, rows_of
 
 SIZES = [50, 3, 0, 120, 27]
@@ -185,6 +190,56 @@ def test_an_error_in_a_worker_comes_to_the_loop() -> None:
     for options in ({}, {"num_workers": 1, "multiprocessing_context": "fork"}):
         with pytest.raises(ChangedDataError, match="rows where 50 were planned"):
             rows_of(DataLoader(rank_of(source), **options))
+
+
+def features_only(batches: Any) -> Any:
+    return torch.stack([batch["half"] for batch in batches])
+
+
+@pytest.mark.filterwarnings("error")
+def test_batches_that_a_loader_makes_something_else_of_are_not_uncounted_in_silence() -> None:
+    dataset = dataset_of()
+    assert len(list(DataLoader(dataset, num_workers=2, collate_fn=features_only))) == 25
+    with pytest.warns(UncountedBatchesWarning, match="collate_fn"):
+        assert dataset.state().steps == 0
+    dataset.state()  # Once is enough.
+    counted = dataset_of()
+    assert len(list(DataLoader(counted, collate_fn=features_only))) == 25
+    assert counted.state().epoch == 1
+    rows_of(DataLoader(counted, num_workers=2))
+    assert counted.state().epoch == 2
+
+
+ORPHANS = """
+import multiprocessing, sys, time
+from torch.utils.data import DataLoader
+from tests.shardfit_pytorch.data.tables import numbered, rank_of
+
+if __name__ == "__main__":
+    dataset = rank_of(numbered([500]), batch_size=5)
+    loader = iter(DataLoader(dataset, num_workers=2, multiprocessing_context=sys.argv[1]))
+    next(loader), next(loader)
+    print(*(child.pid for child in multiprocessing.active_children()), flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("method", ["fork", "forkserver"])
+def test_workers_end_with_the_process_of_their_loop(method: str, tmp_path: Path) -> None:
+    """Those of a fork server would stay for ever: the process that is their parent goes on."""
+    program = tmp_path / "orphans.py"
+    program.write_text(ORPHANS)
+    environment = {**os.environ, "PYTHONPATH": str(Path.cwd())}
+    with subprocess.Popen(
+        [sys.executable, program, method], stdout=subprocess.PIPE, text=True, env=environment
+    ) as loop:
+        assert loop.stdout is not None
+        workers = [os.pidfd_open(int(pid)) for pid in loop.stdout.readline().split()]
+        loop.kill()
+    assert len(workers) == 2
+    for worker in workers:
+        assert multiprocessing.connection.wait([worker], 60)
+        os.close(worker)
 
 
 def test_a_ray_dataset_is_refused_in_a_worker() -> None:

@@ -118,6 +118,7 @@ class Consumption:
 
     def positions(self) -> dict[str, Position]:
         """Return where each dataset is."""
+        self._look_at_all()
         return {**self._starts, **{name: seen.dataset.state() for name, seen in self._latest.items()}}
 
     def open_epochs(self) -> Epochs:
@@ -143,6 +144,7 @@ class Consumption:
 
     def report(self) -> list[EpochRows]:
         """Return the rows of every epoch, but of those of which nothing can be proved."""
+        self._look_at_all()
         return [
             EpochRows(
                 seen.dataset.name, seen.number, epoch, handed, epoch in seen.ended, seen.dataset.epoch_digest(epoch)
@@ -151,6 +153,11 @@ class Consumption:
             for epoch, handed in seen.epochs.items()
             if epoch != seen.unproven
         ]
+
+    def _look_at_all(self) -> None:
+        # Asking a dataset where it is makes it warn if batches went past it.
+        for seen in self._seen:
+            seen.dataset.state()
 
     def _start(self, seen: _Seen) -> None:
         name = seen.dataset.name

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -22,11 +23,16 @@ from shardfit_pytorch.data.columns import TensorColumns, as_tensors
 from shardfit_pytorch.data.deal_rules import DealRules
 from shardfit_pytorch.data.epoch_plan import EpochPlan, check_position, plan_epoch
 from shardfit_pytorch.data.order import RowOrder
+from shardfit_pytorch.data.orphans import end_with_the_loop
 from shardfit_pytorch.data.position import Position
 from shardfit_pytorch.data.row_reader import RowReader, Rows
 from shardfit_pytorch.data.tracker import ConsumedStep, Tracker
 
 _LOG = logging.getLogger(__name__)
+
+
+class UncountedBatchesWarning(UserWarning):
+    """What `DataLoader` workers made did not come to the loop as batches, so it is not known what the loop took."""
 
 
 @dataclass(frozen=True)
@@ -74,11 +80,14 @@ class ShardfitDataset(IterableDataset[Batch]):
         self._resume: Position | None = None
         self._position = Position(rows=order.rows, order=order.name)
         self._step_rows: tuple[int, int] | None = None
+        self._warned = False
         self._next_epoch, self._jumps = 0, 0
         # Seen by DataLoader workers that live longer than an epoch: how often the loop chose an epoch, which one, and
         # the steps that it begins after. All else a worker knows from its copy of the dataset and counts itself: the
         # loop may be in an epoch before the last of its workers has begun.
         self._chosen = torch.zeros(3, dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
+        # Set by a DataLoader worker that has handed over its last batch of an epoch.
+        self._handed_over = torch.zeros(1, dtype=torch.uint8).share_memory_()  # type: ignore[no-untyped-call]
         self._number = register(self)
         self._fresh_plan = self._planned = plan_epoch(order, rules, self._position, table.rank, table.world_size)
         if self.dropped_rows:
@@ -116,6 +125,7 @@ class ShardfitDataset(IterableDataset[Batch]):
 
         A batch from a `DataLoader` worker counts once the loop has read one of its columns.
         """
+        self._warn_if_nothing_counts()
         return self._position
 
     def start_at(self, position: Position | dict[str, Any] | str) -> None:
@@ -162,10 +172,24 @@ class ShardfitDataset(IterableDataset[Batch]):
             step = ConsumedStep(self.name, position, *receipt[1:], ends_epoch=ends)
             self._table.tracker.consumed(step)
 
+    def _warn_if_nothing_counts(self) -> None:
+        if self._step_rows is not None or self._warned or not self._handed_over.item():
+            return
+        self._warned = True
+        warnings.warn(
+            f"DataLoader workers handed over all batches of an epoch of {self.name!r}, and none was counted: a "
+            "collate_fn made something else of them, or the loop used no column. Positions stay where they were, so "
+            "checkpoints do not continue within the data, and rows are not proved. Let the collate_fn return the "
+            "Batch, or use num_workers=0.",
+            UncountedBatchesWarning,
+            stacklevel=3,
+        )
+
     def __iter__(self) -> Iterator[Batch]:
         info = get_worker_info()
         if info is None:
             return self._read_here(self._current_plan(self._next_epoch))
+        end_with_the_loop()
         jumps, epoch, steps = self._chosen.tolist()
         if jumps != self._jumps and steps:
             # Not before the first batch is asked for, where an error would end the worker without a word.
@@ -208,6 +232,7 @@ class ShardfitDataset(IterableDataset[Batch]):
         for batch, receipt in self._batches(reader.read(ranges), plan, worker, workers):
             batch.attach(receipt)
             yield batch
+        self._handed_over.fill_(1)
 
     def _reader(self, source: DataSource, plan: EpochPlan) -> RowReader:
         return RowReader(source, self._table.fragments, self._columns, plan.order)
