@@ -1,8 +1,8 @@
 """A `DataLoader` worker ends with the process of its loop, at once.
 
-PyTorch's workers look every few seconds whether their parent process has changed. Of those that a fork server
-started it never does: they, and the server, would outlive a killed rank for ever. Of those that were forked it does, but until
-then they hold open what the rank had open, so that its peers and its engine do not see its connections end.
+PyTorch's workers look every few seconds whether their parent process has changed. Of those that a fork server started
+it never does, and they and the server would outlive a killed rank for ever. Of those that were forked it does, but
+until then they hold open what the rank had open: its peers and its engine do not see its connections end.
 """
 
 from __future__ import annotations
