@@ -241,6 +241,21 @@ def test_a_driver_learns_that_its_run_was_taken_over(store: LocalStore) -> None:
     life.end()
 
 
+def test_a_driver_does_not_take_its_own_next_attempt_for_that_of_another(store: LocalStore) -> None:
+    class SlowFence(LocalStore):
+        def fence(self, run_id: str, attempt: int) -> None:
+            super().fence(run_id, attempt)
+            time.sleep(0.1)
+
+    life = SignOfLife(SlowFence(store.root), every_s=0.01)
+    for attempt in (1, 2, 3):
+        life.show(Presence(run_id="a", attempt=attempt))
+        with pytest.raises(StaleAttemptError):
+            store.put("run/a/late", {"x": b""}, attempt=attempt - 1)
+    life.check()
+    life.end()
+
+
 # A job that is written down.
 
 

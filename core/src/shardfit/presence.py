@@ -125,13 +125,15 @@ class SignOfLife:
         self._stale: StaleAttemptError | None = None
 
     def show(self, presence: Presence) -> None:
-        """Leave a sign now and keep leaving it. Called for each attempt.
+        """Fence older attempts, leave a sign now and keep leaving it. Called for each attempt.
 
         Raises:
             StaleAttemptError: Another driver makes this attempt, or a newer one.
             ArtifactError: The store refuses it.
         """
         with self._lock:
+            # Not without the lock: a sign of the attempt before, left right after, would find itself taken over.
+            self._store.fence(presence.run_id, presence.attempt)
             self._presence, self._number, self._left = presence, 0, []
             try:
                 self._leave()

@@ -240,7 +240,6 @@ class Run:
             self._presence = presence_of(plan, self._presence)
             if self.checkpoint is not None:
                 plan.trainer.check_resume(plan.config, plan.roles, self.checkpoint)
-        self._store.fence(self.run_id, self.attempt)
         self._presence = replace(self._presence, attempt=self.attempt)
         self._life.show(self._presence)
         self._warn(plan.warnings)
