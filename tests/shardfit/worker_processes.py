@@ -50,6 +50,7 @@ PRELOADED = [
     "shardfit_xgboost.trainer",
     "tests.shardfit.worker_processes",  # Found where tests run from the top of the repository, as they mostly do.
     "torch",
+    "torch._dynamo",  # Every optimizer imports it.
 ]
 
 _POLL_SECONDS = 1.0
