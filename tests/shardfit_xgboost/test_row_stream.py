@@ -295,3 +295,6 @@ def test_stand_ins_are_missing_where_the_values_are(rows: int, features: int, sh
 def test_planned_batches_hold_every_row_of_the_shard() -> None:
     reader = Profiled(table()).reader(ArrowSource(table(), fragment_rows=1_300), gapless=True)
     assert planned_batches(reader) == [512, 512, 276, 512, 512, 276, 400]
+    # Each batch costs XGBoost's threads the same, however small it is.
+    small = Profiled(table()).reader(ArrowSource(table(), fragment_rows=100), gapless=True)
+    assert planned_batches(small) == [500] * 6

@@ -167,10 +167,20 @@ def feature_names(spec: MatrixSpec) -> dict[str, Any]:
 
 
 def planned_batches(reader: MatrixReader) -> list[int]:
-    """Return the rows of each batch, as a source gives them that cuts each slice as it is asked to."""
+    """Return the rows of each batch, as a source gives them that cuts each slice as it is asked to; small ones joined.
+
+    XGBoost's threads wait for each other several times a batch, whatever its size: many small files would cost as
+    many large ones.
+    """
     most = reader.shard.batch_rows
     slices = (piece.rows for piece in reader.shard.shard.slices)
-    return [min(most, rows - start) for rows in slices for start in range(0, rows, most)]
+    sizes: list[int] = []
+    for size in (min(most, rows - start) for rows in slices for start in range(0, rows, most)):
+        if sizes and sizes[-1] + size <= most:
+            sizes[-1] += size
+        else:
+            sizes.append(size)
+    return sizes
 
 
 def regroup(batches: Iterable[MatrixBatch], sizes: Iterable[int]) -> Generator[MatrixBatch]:
