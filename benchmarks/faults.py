@@ -11,6 +11,7 @@ its event log shows. Slices append to the same file.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import select
@@ -39,14 +40,15 @@ class Driver:
 
     def __init__(self, folder: Path, cluster: HostCluster) -> None:
         command = ["ip", "netns", "exec", cluster.namespace(0), sys.executable, "-m", "benchmarks.fault_driver"]
-        self.process = subprocess.Popen(
-            [*command, str(folder), json.dumps(asdict(cluster))],
-            env={**os.environ, **cluster.environ, "PYTHONWARNINGS": "ignore"},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=(folder / "driver.log").open("a"),
-            text=True,
-        )
+        with (folder / "driver.log").open("a") as log:
+            self.process = subprocess.Popen(
+                [*command, str(folder), json.dumps(asdict(cluster))],
+                env={**os.environ, **cluster.environ, "PYTHONWARNINGS": "ignore"},
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+            )
 
     def ask(self, **command: Any) -> dict[str, Any]:
         """Return the answer to a command; an error if none comes in time."""
@@ -69,6 +71,11 @@ class Driver:
         """End it, if it has not ended."""
         self.process.kill()
         self.process.wait()
+        for pipe in (self.process.stdin, self.process.stdout):
+            # A command that the driver has not read is nobody's any more.
+            with contextlib.suppress(BrokenPipeError):
+                if pipe is not None:
+                    pipe.close()
 
 
 class Campaign:
@@ -92,7 +99,7 @@ class Campaign:
         begun = time.time()
         found = self.driver.ask(do="perform", **asdict(case))
         if case.fault == "kill driver" and "struck" in found:
-            self.driver.process.wait()
+            self.driver.end()
             self.driver = Driver(self.folder, self.cluster)
             found = {**found, **self.driver.ask(do="resume"), "wall": time.time() - begun}
             found["worlds"] = [*found["worlds"]]
