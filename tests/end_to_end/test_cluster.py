@@ -116,6 +116,60 @@ def test_workers_on_three_hosts_grow_the_same_trees_as_one_process(cluster: Any)
     }
 
 
+LOOP = """
+import json
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader
+
+from shardfit import ShardedDataConnector
+from shardfit.testing.tables import awkward_table
+from shardfit_pytorch import PyTorchDistributor, get_context
+
+
+def train_func():
+    context = get_context()
+    dist.init_process_group(backend="gloo")
+    torch_dataset = context.get_dataset_map()["train"].get_shard().to_torch_dataset(batch_size=1024)
+    model = DistributedDataParallel(nn.Linear(1, 1))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    for batch_dict in DataLoader(torch_dataset):
+        X, y = batch_dict["weight"].T.float(), batch_dict["late"].T.float()
+        loss = nn.functional.binary_cross_entropy_with_logits(model(X), y)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    hosts = [None] * context.get_world_size()
+    dist.all_gather_object(hosts, (context.get_rank(), context.get_node_rank(), context.get_local_rank()))
+    if context.get_rank() == 0:
+        torch.save(model.module.state_dict(), Path(context.get_model_dir(), "model.pt"))
+        Path(context.get_model_dir(), "hosts.json").write_text(json.dumps(hosts))
+    dist.destroy_process_group()
+
+
+data = ShardedDataConnector.from_dataframe(awkward_table(10_000).select(["weight", "late"]))
+result = PyTorchDistributor(train_func).run({"train": data})
+model_dir = Path(result.get_model_dir())
+print(json.dumps({
+    "hosts": json.loads((model_dir / "hosts.json").read_text()),
+    "loads": sorted(torch.load(model_dir / "model.pt", weights_only=True)),
+    "rows": result.coverage["train"].handed.rows,
+    "exact": result.coverage["train"].exact,
+}))
+"""
+
+
+def test_a_pytorch_loop_runs_as_it_is_written_on_three_hosts(cluster: Any) -> None:
+    found = last_line(cluster.run_script(LOOP))
+    assert found["hosts"] == [[rank, rank, 0] for rank in range(3)]
+    assert (found["rows"], found["exact"]) == (10_000, True)
+    assert found["loads"] == ["bias", "weight"]
+
+
 STAGES = """
 import json
 import sys

@@ -11,7 +11,7 @@ import torch
 from shardfit import DataConnector
 from shardfit.errors import InvalidArgumentError
 from shardfit.stores.local import LocalStore
-from shardfit_pytorch import PyTorchDistributor, get_context
+from shardfit_pytorch import PyTorchDistributor, PyTorchScalingConfig, get_context
 from tests.shardfit.worker_processes import ProcessEngine
 from tests.shardfit_pytorch import loops
 
@@ -31,6 +31,17 @@ def test_the_seed_style_program_runs_as_it_is_written(
     loops.network().load_state_dict(state)
     assert 0 < result.get_metrics()["loss"] < 10
     assert len(result.result.metrics["loss"]) == 2
+
+
+def test_it_runs_on_a_ray_cluster(tmp_path: Path, ray_address: str) -> None:
+    scaling = PyTorchScalingConfig(num_nodes=1, num_workers_per_node=2)
+    hyper_params = {"learning_rate": 0.1, "epochs": 1}
+    result = PyTorchDistributor(loops.seed_style, scaling).run(
+        {"train": loops.sharded(ROWS)}, hyper_params, str(tmp_path)
+    )
+    assert (result.result.plan.layout.engine, result.result.plan.layout.workers) == ("ray", 2)
+    assert (result.coverage["train"].exact, result.coverage["train"].handed.rows) == (True, ROWS)
+    loops.network().load_state_dict(torch.load(Path(result.get_model_dir()) / "model.pt", weights_only=True))
 
 
 def test_a_loop_runs_in_this_process_where_there_is_no_cluster(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ that return, or destroy their group, right after their last step. So a reference
 from __future__ import annotations
 
 import gc
+import warnings
 from typing import Any
 
 import torch.distributed as dist
@@ -19,9 +20,13 @@ class GroupKeeper:
     """Keeps the default groups that a loop makes. Those of an earlier run in this process, idle since, go now."""
 
     def __init__(self) -> None:
-        _of_the_last_run.clear()
-        # Else a process that a DataLoader forks might collect what is left of them, and has none of their threads.
-        gc.collect()
+        if _of_the_last_run:
+            _of_the_last_run.clear()
+            # Else a process that a DataLoader forks might collect what is left of them, and has none of their threads.
+            with warnings.catch_warnings():
+                # Files that others left open have nothing to do with this run.
+                warnings.simplefilter("ignore", ResourceWarning)
+                gc.collect()
         self._groups: list[Any] = []
 
     def look(self) -> None:
