@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from shardfit.errors import InvalidArgumentError, ShardfitError, WorkerError
 from shardfit.stores.local import LocalStore
+from shardfit_pytorch import group_keeper
 from tests.shardfit.worker_processes import ProcessEngine
 from tests.shardfit_pytorch import loops
 
@@ -46,3 +49,15 @@ def test_ranks_that_take_different_numbers_of_steps_are_an_error(tmp_path: Path,
     with pytest.raises(WorkerError, match="rank 0 took 5 batches and rank 1 took 3"):
         loops.run(loops.breaks_early, 2, tmp_path, {"train": loops.sharded(100)})
     assert list(LocalStore(tmp_path).list("model/")) == []
+
+
+def test_files_that_others_left_open_are_not_said_of_a_loop(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(group_keeper, "_of_the_last_run", [object()])
+    (tmp_path / "x").touch()
+    cycle: list[Any] = [(tmp_path / "x").open()]
+    cycle.append(cycle)
+    del cycle
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        group_keeper.GroupKeeper()
+    assert said == []
