@@ -30,7 +30,7 @@ from shardfit.errors import (
     WorkerError,
     WorkerLostError,
 )
-from shardfit.events import CheckpointStored, Event, MetricsReported, WorkerLost
+from shardfit.events import CheckpointStored, Event, MetricsReported, Progress, WorkerLost
 from shardfit.run_record import list_records
 from shardfit.stores.local import LocalStore
 from shardfit.testing.tables import CATEGORICAL, FEATURES, awkward_table
@@ -108,11 +108,18 @@ class Gate(xgb.callback.TrainingCallback):  # type: ignore[misc]
         return False
 
 
-def at_gate(act: Callable[[], object]) -> Callable[[Event], None]:
-    """Return an observer that acts once, when every round before the gate is done."""
+def at_gate(act: Callable[[], object], heard: int = 0) -> Callable[[Event], None]:
+    """Return an observer that acts once, when every round before the gate is done and a worker was heard to fit."""
+    waited_for = {"rounds", "worker"}
 
     def watch(event: Event) -> None:
-        if isinstance(event, MetricsReported) and event.attempt == 1 and event.round == GATE_ROUND - 1:
+        if event.attempt != 1 or not waited_for:
+            return
+        if isinstance(event, MetricsReported) and event.round == GATE_ROUND - 1:
+            waited_for.discard("rounds")
+        if isinstance(event, Progress) and (event.worker, event.phase) == (heard, "fit"):
+            waited_for.discard("worker")
+        if not waited_for:
             act()
 
     return watch
@@ -353,7 +360,7 @@ def check_killed(pid: Callable[[], int], killed: int, every: int | None, tmp_pat
         stage=tmp_path / "stage",
         callbacks=[Gate(gate)],
         checkpoint_every_rounds=every,
-        observers=[events.append, at_gate(kill)],
+        observers=[events.append, at_gate(kill, heard=killed)],
     )
     assert trees_of(estimator.get_booster()) == undisturbed
     assert estimator.result.attempts == 2
