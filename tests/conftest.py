@@ -35,6 +35,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.xdist_group("ray"))
 
 
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Refuse to run where groups do not hold: pytest-xdist 3.8 does not group under pytest 9.2, and says nothing."""
+    if not session.config.getoption("loadgroup", default=False):
+        return
+    for item in session.items:
+        if item.get_closest_marker("xdist_group") and "@" not in item.nodeid:
+            raise pytest.UsageError(f"{item.nodeid} is in a group that this pytest-xdist does not keep in one process.")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def stage_root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Keep what tests publish away from the user's own stages; worker processes inherit it."""
