@@ -21,6 +21,7 @@ settings.register_profile("explore", max_examples=1000, print_blob=True, **_SHAR
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.environ.get("CI") else "dev"))
 
 
+@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in the same hook.
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Let one process run everything that starts Ray or a cluster: two of them would be in each other's way."""
     for item in items:
