@@ -91,6 +91,14 @@ class Campaign:
         self.driver = Driver(folder, cluster)
         self.expected: dict[str, str] = {}
         self.store = LocalStore(folder / "stage")
+        self.nodes: list[subprocess.Popen[bytes]] = []
+
+    def end(self) -> None:
+        """End the driver and the nodes that were started anew."""
+        self.driver.end()
+        for node in self.nodes:
+            node.kill()
+            node.wait()
 
     def run(self, case: FaultCase) -> dict[str, Any]:
         """Return the result of one case."""
@@ -145,8 +153,7 @@ class Campaign:
                 self.cluster.lose(host)
                 if case.fault == "cut host":
                     faults.heal(self.cluster, host)
-        for host in down:
-            faults.restore(self.cluster, host)
+        self.nodes += [faults.restore(self.cluster, host) for host in down]
 
 
 def struck_in(case: FaultCase, log: list[str]) -> bool:
@@ -199,7 +206,7 @@ def campaign(seeds: list[int], out: Path | None) -> list[dict[str, Any]]:
             if out is not None and seeds:
                 _note_restart(runs, out)
         finally:
-            runs.driver.end()
+            runs.end()
             log = folder / "driver.log"
             print(log.read_text()[-3000:] if not all(map(good, results)) else "", file=sys.stderr)
     return results

@@ -28,7 +28,7 @@ def campaign() -> Iterator[Campaign]:
         try:
             yield runs
         finally:
-            runs.driver.end()
+            runs.end()
 
 
 def test_a_host_that_is_lost_and_comes_back_is_used_again(campaign: Campaign) -> None:

@@ -166,8 +166,8 @@ def test_where_the_record_is_refused_the_last_sign_stays_and_no_thread_does(
     assert find_presence(store, RUN) is not None
 
 
-def offered(step: int) -> CheckpointOffered:
-    return CheckpointOffered(step=step, files={"model": b"%d" % step}, worker=0)
+def offered(step: int, attempt: int = 1) -> CheckpointOffered:
+    return CheckpointOffered(attempt=attempt, step=step, files={"model": b"%d" % step}, worker=0)
 
 
 def checkpoints(store: LocalStore) -> list[str]:
@@ -188,7 +188,7 @@ def test_an_old_checkpoint_that_cannot_be_removed_ends_no_run(folder: Path, stor
 
 def test_a_resumed_run_removes_the_checkpoints_of_the_attempts_before(folder: Path, store: LocalStore) -> None:
     Run(RUN, job_in(folder), default_registry(), store, ()).on_event(offered(2))
-    Run(RUN, job_in(folder), default_registry(), store, (), attempt=2).on_event(offered(4))
+    Run(RUN, job_in(folder), default_registry(), store, (), attempt=2).on_event(offered(4, attempt=2))
     assert checkpoints(store) == [f"run/{RUN}/checkpoint-2-4"]
 
 
