@@ -152,9 +152,16 @@ def train_func():
 
 
 data = ShardedDataConnector.from_dataframe(awkward_table(10_000).select(["weight", "late"]))
-result = PyTorchDistributor(train_func).run({"train": data})
+stage = "DB_NAME.SCHEMA_NAME.STAGE_NAME"
+result = PyTorchDistributor(train_func).run({"train": data}, artifact_stage_location=stage)
 model_dir = Path(result.get_model_dir())
+manifest = json.loads((model_dir / "manifest.json").read_text())
 print(json.dumps({
+    "stage": "/".join(model_dir.parts[-5:-1]),
+    "files": sorted(path.name for path in model_dir.iterdir()),
+    "manifest": [stored["name"] for stored in manifest["files"]],
+    "trainer": manifest["metadata"]["trainer"],
+    "run": sorted(path.name for path in model_dir.parents[1].joinpath("run", model_dir.name, "record").iterdir()),
     "hosts": json.loads((model_dir / "hosts.json").read_text()),
     "loads": sorted(torch.load(model_dir / "model.pt", weights_only=True)),
     "rows": result.coverage["train"].handed.rows,
@@ -168,6 +175,11 @@ def test_a_pytorch_loop_runs_as_it_is_written_on_three_hosts(cluster: Any) -> No
     assert found["hosts"] == [[rank, rank, 0] for rank in range(3)]
     assert (found["rows"], found["exact"]) == (10_000, True)
     assert found["loads"] == ["bias", "weight"]
+    # The same layout as that of the other trainers, below.
+    assert (found["stage"], found["trainer"]) == ("DB_NAME/SCHEMA_NAME/STAGE_NAME/model", "pytorch")
+    assert found["manifest"] == ["hosts.json", "model.pt"]
+    assert found["files"] == ["hosts.json", "manifest.json", "model.pt"]
+    assert found["run"] == ["manifest.json", "record.json"]
 
 
 STAGES = """
