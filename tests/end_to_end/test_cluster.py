@@ -39,7 +39,8 @@ def cluster() -> Iterator[Any]:
 
 
 def last_line(output: str) -> Any:
-    return json.loads(output.strip().splitlines()[-1])
+    # Ray may say something of a lost host, behind spaces, after the program's last word.
+    return json.loads([line for line in output.splitlines() if line.startswith(("{", "[{", "[["))][-1])
 
 
 PLACEMENT = """
