@@ -1,42 +1,60 @@
 """Gradients that equal those of one process, though ranks have different numbers of rows."""
 
-# Without postponed annotations: DDP compares those of a hook with the classes themselves.
+from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch._C._distributed_c10d import GradBucket
 from torch.nn.parallel import DistributedDataParallel
 
 
-@dataclass(frozen=True)
-class RowShare:
-    """What the communication hook weighs a rank's gradients by.
-
-    Args:
-        step_rows: Returns the rows of this rank in the step that it took last, and those of all ranks together.
-        group: The process group; None for the default one.
-    """
-
-    step_rows: Callable[[], tuple[int, int]]
-    group: Any = None
-
-
-def weigh_by_rows(share: RowShare, bucket: GradBucket) -> torch.futures.Future[torch.Tensor]:
-    """Sum up a bucket of gradients over all ranks, each weighed by its share of the step's rows.
+class RowWeights:
+    """Weighs a rank's gradients by its share of the step's rows, before DDP takes their mean over the ranks.
 
     The loss of a rank is the mean over its own rows. The plain mean of the ranks' gradients is that of all rows only if
-    every rank has as many; this one always is: `n_rank / n_global`, which is DDP's own factor `1 / N` times
-    `n_rank * N / n_global`.
+    every rank has as many; with each times `n_rank * N / n_global` it always is. Ranks have as many in all steps but a
+    few. So gradients are watched in those few alone: a hook in every step, of a parameter or of DDP's communication,
+    would wait for Python's lock in a thread that computes gradients.
+
+    Args:
+        parameters: Of the model.
+        step_rows: Returns the rows of this rank in the step that it took last, and those of all ranks together.
+        world_size: Number of ranks.
     """
-    rank_rows, global_rows = share.step_rows()
-    gradients = bucket.buffer().mul_(rank_rows / global_rows)
-    work = dist.all_reduce(gradients, group=share.group, async_op=True)
-    summed: torch.futures.Future[torch.Tensor] = work.get_future().then(lambda done: done.value()[0])
-    return summed
+
+    def __init__(
+        self, parameters: list[torch.nn.Parameter], step_rows: Callable[[], tuple[int, int]], world_size: int
+    ) -> None:
+        self._parameters, self._step_rows, self._world_size = parameters, step_rows, world_size
+        self._watched: list[Any] = []
+
+    def before_forward(self, *_: Any) -> None:
+        """Watch the gradients of the step that begins, if they need a weight; called by the wrapped model."""
+        if (self._factor() != 1.0) != bool(self._watched):
+            for handle in self._watched:
+                handle.remove()
+            self._watched = []
+            if self._factor() != 1.0:
+                # Frozen ones cannot be watched; those that thaw later can in the next step.
+                free = [parameter for parameter in self._parameters if parameter.requires_grad]
+                self._watched = [parameter.register_hook(self._weigh) for parameter in free]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A model that is saved with its wrapper leaves the run behind.
+        return RowWeights, ([], _alone, 1)
+
+    def _factor(self) -> float:
+        rank_rows, global_rows = self._step_rows()
+        return rank_rows * self._world_size / global_rows
+
+    def _weigh(self, gradient: torch.Tensor) -> torch.Tensor:
+        return gradient * self._factor()
+
+
+def _alone() -> tuple[int, int]:
+    return 1, 1
 
 
 def data_parallel(
@@ -46,7 +64,7 @@ def data_parallel(
 
     Args:
         model: The same on every rank.
-        step_rows: As for `RowShare`.
+        step_rows: As for `RowWeights`.
         device: Of this rank.
         **options: Passed to `DistributedDataParallel`.
     """
@@ -54,5 +72,6 @@ def data_parallel(
     if device.type == "cuda":
         options.setdefault("device_ids", [device.index])
     wrapped = DistributedDataParallel(model, **options)
-    wrapped.register_comm_hook(RowShare(step_rows, options.get("process_group")), weigh_by_rows)
+    world_size = dist.get_world_size(options.get("process_group"))
+    wrapped.register_forward_pre_hook(RowWeights(list(model.parameters()), step_rows, world_size).before_forward)
     return wrapped
