@@ -39,7 +39,7 @@ class RowWeights:
             if self._factor() != 1.0:
                 # Frozen ones cannot be watched; those that thaw later can in the next step.
                 free = [parameter for parameter in self._parameters if parameter.requires_grad]
-                self._watched = [parameter.register_hook(self._weigh) for parameter in free]
+                self._watched = [parameter.register_hook(self._weigh) for parameter in free]  # type: ignore[no-untyped-call]
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A model that is saved with its wrapper leaves the run behind.
