@@ -24,11 +24,21 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from benchmarks.report import replace_between
 from benchmarks.task import LABEL, Task
 from scripts.memory_group import memory_group, read_size, why_impossible
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "larger-than-memory.json"
+PAGE = ROOT / "docs" / "memory.md"
+MARKERS = ("<!-- measured: python -m benchmarks.larger_than_memory -->", "<!-- end of larger than memory -->")
+TITLES = {
+    "unlimited": "**shardfit** without the limit",
+    "shardfit": "**shardfit**",
+    "plain_xgboost": "pandas and plain XGBoost",
+    "xgboost_dask": "xgboost.dask, 2 workers",
+    "ray_train": "Ray Train, 2 workers",
+}
 PARTS = {
     "unlimited": "shardfit_inline",
     "shardfit": "shardfit_inline",
@@ -116,13 +126,15 @@ def _wait(process: Any, group: Any, part: str) -> int | str:
 
 def render(record: dict[str, Any]) -> str:
     """Return the table of all parts that were measured, as Markdown."""
-    lines = ["| | ended | seconds | killed by the kernel | peak MiB |", "|---|---|---|---|---|"]
+    lines = ["| who | ended | seconds | killed by the kernel | peak MiB, page cache too |", "|---|---|---|---|---|"]
     for part, found in record["parts"].items():
         ended = "trained" if found["status"] == 0 else f"died ({found['status']})"
         peak = found["peak_bytes"] / 2**20
-        lines.append(f"| {part} | {ended} | {found['seconds']:.0f} | {found['killed']} | {peak:,.0f} |")
+        lines.append(f"| {TITLES[part]} | {ended} | {found['seconds']:.0f} | {found['killed']} | {peak:,.0f} |")
     ratio = record["decoded_bytes"] / record["limit"]
-    lines += ["", f"{record['rows']:,} rows x {COLUMNS} float64 columns, {ratio:.1f} x the limit once decoded."]
+    limit = f"the limit of {record['limit'] / 2**20:,.0f} MiB"
+    table = f"{record['rows']:,} rows x {COLUMNS} float64 columns, {ratio:.1f} x {limit} once decoded"
+    lines += ["", f"{table}; {record['rounds']} rounds."]
     parts = record["parts"]
     if all(parts.get(name, {}).get("status") == 0 for name in ("unlimited", "shardfit")):
         slower = parts["shardfit"]["seconds"] / parts["unlimited"]["seconds"]
@@ -155,7 +167,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"{part}: {record['parts'][part]}", flush=True)
         record["parts"] = {name: record["parts"][name] for name in PARTS if name in record["parts"]}
         options.output.write_text(json.dumps(record, indent=1) + "\n")
-    print(render(record))
+    table = render(record)
+    print(table)
+    if options.output == RESULTS:
+        PAGE.write_text(replace_between(PAGE.read_text(), *MARKERS, table))
     return int(record["parts"].get("shardfit", {"status": 0})["status"] != 0)
 
 

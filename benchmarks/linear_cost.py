@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -22,14 +21,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.case_runs import ROOT, read_results, run_case
 from benchmarks.cost_picture import draw
 from benchmarks.memory_shapes import Shape, make_data
 from benchmarks.straight_line import Line
 
-ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "linear-cost.json"
 TRAINERS = ("xgboost", "lightgbm")
-LIMIT_S = 350.0
 WITHIN = 0.15
 
 
@@ -75,14 +73,8 @@ def measure(size: Size, trainer: str, data: Path, scale: float, repeats: int) ->
     """
     rows = max(1, round(size.rows * scale))
     shape = [trainer, str(rows), str(size.columns), "--data", str(data)]
-    command = [sys.executable, "-m", "benchmarks.linear_cost_run", *shape]
     make_data(data, rows, Shape(trainer, rows, size.columns))
-    found = []
-    for _ in range(repeats):
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=LIMIT_S)
-        if done.returncode:
-            raise RuntimeError(f"{size} exited with {done.returncode}: {done.stderr[-2000:]}")
-        found.append(json.loads(done.stdout.splitlines()[-1]))
+    found = [run_case("benchmarks.linear_cost_run", shape) for _ in range(repeats)]
     medians = {name: statistics.median(one[name] for one in found) for name in MEASURES}
     return {"rows": rows, "columns": size.columns, **medians}
 
@@ -146,7 +138,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, default=ROOT / ".bench" / "shapes", help="folder of the generated tables")
     parser.add_argument("--output", type=Path, default=RESULTS, help="a JSON file; table and picture lie beside it")
     options = parser.parse_args(arguments)
-    records: dict[str, Any] = json.loads(options.output.read_text()) if options.output.exists() else {}
+    records = read_results(options.output)
     for trainer in options.trainers:
         for name in SIZES if options.only is None else options.only:
             began = time.perf_counter()

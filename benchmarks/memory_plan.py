@@ -7,22 +7,17 @@ python -m benchmarks.memory_plan --only                none; writes the table an
 
 from __future__ import annotations
 
-import argparse
-import json
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.case_runs import ROOT, CaseTable, run_case
 from benchmarks.memory_shapes import SHAPES, Shape
-from benchmarks.report import replace_between
 
-ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "memory-plan.json"
 PAGE = ROOT / "docs" / "memory.md"
 MARKERS = ("<!-- measured: python -m benchmarks.memory_plan -->", "<!-- end of measured -->")
-LIMIT_S = 300.0
 
 
 def measure(name: str, data: Path) -> dict[str, Any]:
@@ -31,17 +26,11 @@ def measure(name: str, data: Path) -> dict[str, Any]:
     Args:
         name: Of the shape.
         data: Folder of generated tables.
-
-    Raises:
-        RuntimeError: It failed.
     """
-    command = [sys.executable, "-m", "benchmarks.memory_shapes", name, "--data", str(data)]
+    shape = [name, "--data", str(data)]
     # Making the table takes memory of its own, which must not be counted.
-    subprocess.run([*command, "--only-data"], cwd=ROOT, check=True, timeout=LIMIT_S)
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=LIMIT_S)
-    if done.returncode:
-        raise RuntimeError(f"{name} exited with {done.returncode}: {done.stderr[-2000:]}")
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    run_case("benchmarks.memory_shapes", [*shape, "--only-data"])
+    found = run_case("benchmarks.memory_shapes", shape)
     return {"planned": found["planned"], "measured": found["measured"]}
 
 
@@ -77,20 +66,8 @@ def _row(shape: Shape) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, write the results and the table; 1 when a shape was under-planned by more than a tenth."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.memory_plan", description=__doc__)
-    parser.add_argument("--only", nargs="*", choices=SHAPES, help="shapes to measure (all)")
-    parser.add_argument("--data", type=Path, default=ROOT / ".bench" / "shapes", help="folder of the generated tables")
-    options = parser.parse_args(arguments)
-    records: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    for name in SHAPES if options.only is None else options.only:
-        records[name] = measure(name, options.data)
-        print(f"{name}: planned / measured {ratio(records[name]):.2f}", flush=True)
-        # After each, so that what was measured stays when a later one is interrupted.
-        RESULTS.write_text(json.dumps({key: records[key] for key in SHAPES if key in records}, indent=1) + "\n")
-    records = {key: records[key] for key in SHAPES if key in records}
-    table = table_of(records)
-    PAGE.write_text(replace_between(PAGE.read_text(), *MARKERS, table))
-    print(table)
+    table = CaseTable(SHAPES, measure, table_of, RESULTS, PAGE, MARKERS)
+    records = table.run("benchmarks.memory_plan", __doc__, arguments)
     return int(min(map(ratio, records.values())) < 0.9)
 
 

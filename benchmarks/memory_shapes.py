@@ -149,5 +149,6 @@ if __name__ == "__main__":
     if options.only_data:
         for count in filter(None, (chosen.rows, chosen.eval_rows)):
             make_data(options.data, count, chosen)
+        print("{}")
         sys.exit(0)
     print(json.dumps(train_shape(chosen, options.data)))

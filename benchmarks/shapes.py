@@ -7,22 +7,17 @@ python -m benchmarks.shapes --only             none; writes the table anew
 
 from __future__ import annotations
 
-import argparse
-import json
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.report import replace_between
+from benchmarks.case_runs import ROOT, CaseTable, run_case
 from benchmarks.shape_cases import CASES, make_table
 
-ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "shapes.json"
 PAGE = ROOT / "docs" / "memory.md"
 MARKERS = ("<!-- measured: python -m benchmarks.shapes -->", "<!-- end of shapes -->")
-LIMIT_S = 350.0
 
 
 def measure(name: str, data: Path) -> dict[str, Any]:
@@ -31,17 +26,9 @@ def measure(name: str, data: Path) -> dict[str, Any]:
     Args:
         name: Of the case.
         data: Folder of the generated tables.
-
-    Raises:
-        RuntimeError: It failed.
     """
     make_table(CASES[name], data)
-    command = [sys.executable, "-m", "benchmarks.shape_cases", name, "--data", str(data)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=LIMIT_S)
-    if done.returncode:
-        raise RuntimeError(f"{name} exited with {done.returncode}: {done.stderr[-2000:]}")
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    return run_case("benchmarks.shape_cases", [name, "--data", str(data)])
 
 
 def table_of(records: Mapping[str, Mapping[str, Any]]) -> str:
@@ -72,19 +59,7 @@ def _also(record: Mapping[str, Any]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, and write the results and the table."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.shapes", description=__doc__)
-    parser.add_argument("--only", nargs="*", choices=CASES, help="cases to measure (all)")
-    parser.add_argument("--data", type=Path, default=ROOT / ".bench" / "shapes", help="folder of the generated tables")
-    options = parser.parse_args(arguments)
-    records: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    for name in CASES if options.only is None else options.only:
-        records[name] = measure(name, options.data)
-        print(f"{name}: {records[name]}", flush=True)
-        # After each, so that what was measured stays when a later one is interrupted.
-        RESULTS.write_text(json.dumps({key: records[key] for key in CASES if key in records}, indent=1) + "\n")
-    table = table_of({key: records[key] for key in CASES if key in records})
-    PAGE.write_text(replace_between(PAGE.read_text(), *MARKERS, table))
-    print(table)
+    CaseTable(CASES, measure, table_of, RESULTS, PAGE, MARKERS).run("benchmarks.shapes", __doc__, arguments)
     return 0
 
 

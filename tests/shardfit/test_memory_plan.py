@@ -78,6 +78,18 @@ def test_the_sample_is_limited_in_rows_and_bytes_and_divided_among_workers() -> 
     assert MemoryPlan.of(core_parts(shapes[0], profiles=False))["sample"] == 0
 
 
+def test_batches_of_small_fragments_are_planned_as_they_are_joined() -> None:
+    def batches(fragment_rows: int, row_bytes: int, rows: int = 10**6) -> int:
+        shape = DataShape(rows, rows, 10, row_bytes=row_bytes, fragment_rows=fragment_rows)
+        return MemoryPlan.of(core_parts(shape, profiles=True, batches=1))["batches"]
+
+    assert batches(50, 40) == 131_072 * 80
+    assert batches(50, 2**14) == 1_024 * (2**14 + 40)
+    # A few are read one by one.
+    assert batches(50, 40, 2_000) == 50 * 80
+    assert batches(40_000, 2**14) == 40_000 * (2**14 + 40)
+
+
 @pytest.mark.parametrize(
     ("kind", "width"),
     [(pa.float64(), 8), (pa.int8(), 1), (pa.bool_(), 1), (pa.string(), 24), (pa.dictionary(pa.int8(), pa.string()), 4)],

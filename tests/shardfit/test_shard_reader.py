@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from shardfit.coverage import DatasetCoverage, RowDigest
 from shardfit.errors import ChangedDataError, CoverageError, UnreadableSourceError
 from shardfit.shard_plan import FragmentSlice, Shard, World
-from shardfit.shard_reader import ShardBatch, ShardReader
+from shardfit.shard_reader import FEW_SLICES, ShardBatch, ShardReader, join_small
 from shardfit.sharding.rows import shard_by_rows
 from shardfit.source import DataSource, Fragment
 from shardfit.testing.strategies import fragment_lists, worlds
@@ -95,8 +96,50 @@ def test_batches_have_the_columns_asked_for_and_name_their_fragment() -> None:
     reader = ShardReader("train", CountingSource(FRAGMENTS), shards_of(FRAGMENTS, 1)[0], ["row"], 100)
     first, second = reader.batches()
     assert first.records.schema.names == ["row"]
-    assert (first.origin, second.origin) == ("'a', fragment 0", "'b', fragment 0")
+    assert (first.origin, second.origin_of(4)) == ("'a', fragment 0", "'b', fragment 0")
     assert first.row_ids.dtype == np.int64
+
+
+def test_a_shard_of_many_small_slices_is_handed_over_in_few_batches() -> None:
+    fragments = [Fragment("files", i, 1 + i % 3) for i in range(FEW_SLICES + 1)]
+    reader = ShardReader("train", CountingSource(fragments), shards_of(fragments, 1)[0], ["row"], 1_000)
+    (batch,) = reader.batches()
+    assert batch.origin == "'files', fragment 0 to 'files', fragment 64"
+    assert [batch.origin_of(row) for row in (0, 1, 2, 3)] == [f"'files', fragment {i}" for i in (0, 1, 1, 2)]
+    assert len(rows_read(reader)) == reader.rows == reader.handed.rows
+
+
+def test_neighbours_of_few_rows_are_joined_and_others_are_as_they_were() -> None:
+    starts = np.cumsum([0, 5, 5, 5, 30, 5, 40, 5, 9, 9, 9])
+    batches = [batch_of(a, pa.array(range(b - a))) for a, b in pairwise(starts.tolist())]
+    found = list(join_small(batches, 40))
+    assert [len(batch.row_ids) for batch in found] == [15, 30, 5, 40, 32]
+    assert np.concatenate([batch.row_ids for batch in found]).tolist() == list(range(122))
+    assert (found[0].origin, found[1].origin) == ("fragment 0 to fragment 10", "fragment 15")
+
+
+def batch_of(first: int, values: pa.Array) -> ShardBatch:
+    rows = len(values)
+    return ShardBatch(np.arange(first, first + rows), pa.record_batch({"x": values}), ((rows, f"fragment {first}"),))
+
+
+def test_what_cannot_be_joined_stays_apart() -> None:
+    narrow = [batch_of(i, pa.array([f"{i}"]).cast(pa.dictionary(pa.int8(), pa.string()))) for i in range(300)]
+    assert len(list(join_small(narrow, 10_000))) == 300
+    wide = [batch_of(i, pa.array([f"{i}"]).cast(pa.dictionary(pa.int32(), pa.string()))) for i in range(300)]
+    (joined,) = join_small(wide, 10_000)
+    assert joined.records.column(0).to_pylist() == [f"{i}" for i in range(300)]
+    kinds = [batch_of(0, pa.array([1])), batch_of(1, pa.array([2])), batch_of(2, pa.array(["a"]))]
+    assert [len(found.row_ids) for found in join_small(kinds, 10_000)] == [2, 1]
+    texts = [batch_of(i, pa.array(["x" * 2**21])) for i in range(9)]
+    assert [len(found.row_ids) for found in join_small(texts, 10_000)] == [7, 2]
+
+
+def test_a_shard_adds_its_rows_up_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    fragments = [Fragment("files", i, 1) for i in range(50)]
+    reader = reader_of(CountingSource(fragments), shards_of(fragments, 1)[0])
+    monkeypatch.setattr(Shard, "rows", property(lambda shard: pytest.fail("the slices are added up again")))
+    assert len(rows_read(reader)) == reader.rows == 50
 
 
 def test_an_empty_shard_yields_nothing() -> None:
@@ -195,7 +238,7 @@ class SwappingReader(ShardReader):
     def _decode_slice(self, piece: FragmentSlice) -> Iterator[ShardBatch]:
         for batch in super()._decode_slice(piece):
             order = np.where(batch.row_ids == piece.first_row + 2, 1, np.arange(len(batch.row_ids)))
-            yield ShardBatch(batch.row_ids[order], batch.records.take(pa.array(order)), batch.origin)
+            yield ShardBatch(batch.row_ids[order], batch.records.take(pa.array(order)), batch.origins)
 
 
 class RepeatingReader(ShardReader):

@@ -15,7 +15,7 @@ class DataShape:
         features: Number of feature columns.
         eval_rows: Rows of the largest shard of each evaluation set, added up.
         row_bytes: Bytes of a row of the needed columns as they are decoded; 0 for 4 a column.
-        fragment_rows: Rows of the largest fragment, which a batch never has more of; 0 where unknown.
+        fragment_rows: Rows of the largest fragment, which a batch has no more of unless it is joined; 0 where unknown.
         columns: Number of needed columns; 0 for the features alone.
         shares_driver: Whether the worker is the driver's process, which merges the profile.
         on_gpu: Whether workers have GPUs.

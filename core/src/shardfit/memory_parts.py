@@ -5,6 +5,7 @@ from __future__ import annotations
 from shardfit.batch_rows import batch_rows
 from shardfit.data_shape import DataShape
 from shardfit.memory_plan import MemoryPart
+from shardfit.shard_reader import FEW_SLICES, MOST_JOINED_BYTES
 
 _PROCESS = 180 * 2**20
 _BATCHES = 4
@@ -22,9 +23,12 @@ def core_parts(shape: DataShape, *, profiles: bool, batches: int = _BATCHES) -> 
         profiles: Whether the trainer wants a profile.
         batches: How many decoded batches are there at a time.
     """
-    most = min(shape.fragment_rows or shape.total_rows, max(shape.rows, shape.eval_rows))
-    rows = min(batch_rows(shape.columns or shape.features), most)
     row_bytes = shape.row_bytes or 4 * (shape.columns or shape.features)
+    fragment, shard = shape.fragment_rows or shape.total_rows, max(shape.rows, shape.eval_rows)
+    # Where there are many, those of few rows are joined.
+    if shard > FEW_SLICES * fragment:
+        fragment = max(fragment, MOST_JOINED_BYTES // max(row_bytes, 1))
+    rows = min(batch_rows(shape.columns or shape.features), fragment, shard)
     parts = [
         MemoryPart("process", _PROCESS, "Python, pyarrow, NumPy and shardfit themselves"),
         MemoryPart(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 
@@ -16,6 +16,11 @@ from shardfit.read_ahead import read_ahead
 from shardfit.shard_plan import FragmentSlice, Shard
 from shardfit.source import DataSource
 
+FEW_SLICES = 64
+# A batch of less than this share of what it may have is joined with its neighbours.
+_SMALL_SHARE = 4
+MOST_JOINED_BYTES = 2**24
+
 
 @dataclass(frozen=True, slots=True)
 class ShardBatch:
@@ -24,12 +29,27 @@ class ShardBatch:
     Args:
         row_ids: Global row numbers; int64, shape [rows].
         records: The rows themselves.
-        origin: The fragment that they come from, for messages.
+        origins: How many rows come from which fragment, in their order, for messages.
     """
 
     row_ids: npt.NDArray[np.int64]
     records: pa.RecordBatch
-    origin: str
+    origins: tuple[tuple[int, str], ...]
+
+    @property
+    def origin(self) -> str:
+        """The fragment that the rows come from, or the first and the last one."""
+        first, last = self.origins[0][1], self.origins[-1][1]
+        return first if len(self.origins) == 1 else f"{first} to {last}"
+
+    def origin_of(self, row: int) -> str:
+        """Return the fragment that a row comes from.
+
+        Args:
+            row: Its position in this batch.
+        """
+        ends = np.cumsum([rows for rows, _ in self.origins])
+        return self.origins[int(np.searchsorted(ends, row, side="right"))][1]
 
 
 class ShardReader:
@@ -42,6 +62,9 @@ class ShardReader:
         columns: Which columns, in order.
         batch_rows: Most rows of a batch.
         on_rows: Called with the number of rows so far, now and then.
+
+    Attributes:
+        rows: Number of rows of the shard.
     """
 
     def __init__(
@@ -59,15 +82,15 @@ class ShardReader:
         self.handed = RowDigest()
         self.batch_rows = batch_rows
         self.source = source
+        # Added up once, since a shard may have many slices.
+        self.rows = shard.rows
         self._on_rows = on_rows
-
-    @property
-    def rows(self) -> int:
-        """Number of rows of the shard."""
-        return self.shard.rows
 
     def batches(self) -> Generator[ShardBatch]:
         """Yield every row of the shard once, in global row order; the next batch is decoded meanwhile.
+
+        Batches are as the source gives them. In a shard of more than 64 slices neighbours of few rows are joined: what
+        comes after takes its time a batch, whatever its size, so many small files would cost as many large ones.
 
         `handed` is the digest of the rows yielded by the latest pass.
 
@@ -84,8 +107,8 @@ class ShardReader:
                 self._on_rows(self.handed.rows)
 
     def _decode(self) -> Iterator[ShardBatch]:
-        for piece in self.shard.slices:
-            yield from self._decode_slice(piece)
+        pieces = (batch for piece in self.shard.slices for batch in self._decode_slice(piece))
+        return join_small(pieces, self.batch_rows) if len(self.shard.slices) > FEW_SLICES else pieces
 
     def _decode_slice(self, piece: FragmentSlice) -> Iterator[ShardBatch]:
         done = 0
@@ -96,9 +119,60 @@ class ShardReader:
                 raise _miscounted(piece, f"at least {done}")
             if records.num_rows:
                 row_ids = np.arange(first, first + records.num_rows, dtype=np.int64)
-                yield ShardBatch(row_ids, records, str(piece.fragment))
+                yield ShardBatch(row_ids, records, ((records.num_rows, str(piece.fragment)),))
         if done != piece.rows:
             raise _miscounted(piece, str(done))
+
+
+def join_small(batches: Iterable[ShardBatch], most_rows: int) -> Generator[ShardBatch]:
+    """Yield the same rows in the same order, neighbours of few rows joined into batches of more.
+
+    Args:
+        batches: In global row order; those that were before an error are yielded before it is raised.
+        most_rows: Most rows of a joined batch. A joined batch has at most 16 MiB, too.
+    """
+    waiting: list[ShardBatch] = []
+    rows = size = 0
+    try:
+        for batch in batches:
+            small = _is_small(batch, most_rows)
+            count, taken = len(batch.row_ids), batch.records.nbytes if small else 0
+            full = rows + count > most_rows or size + taken > MOST_JOINED_BYTES
+            if waiting and (full or not small or not waiting[0].records.schema.equals(batch.records.schema)):
+                yield _joined(waiting)
+                waiting, rows, size = [], 0, 0
+            if not small:
+                yield batch
+                continue
+            waiting.append(batch)
+            rows, size = rows + count, size + taken
+    except Exception:
+        if waiting:
+            yield _joined(waiting)
+        raise
+    if waiting:
+        yield _joined(waiting)
+
+
+def _is_small(batch: ShardBatch, most_rows: int) -> bool:
+    if len(batch.row_ids) * _SMALL_SHARE >= most_rows or batch.records.nbytes * _SMALL_SHARE >= MOST_JOINED_BYTES:
+        return False
+    return all(_can_be_joined(column.type) for column in batch.records.schema)
+
+
+def _can_be_joined(kind: pa.DataType) -> bool:
+    """Return whether columns of a type may be joined: dictionaries become one, whose indices must have room for it."""
+    if not pa.types.is_dictionary(kind):
+        return True
+    return bool(kind.index_type.bit_width >= 32) and not pa.types.is_nested(kind.value_type)
+
+
+def _joined(batches: Sequence[ShardBatch]) -> ShardBatch:
+    if len(batches) == 1:
+        return batches[0]
+    records = pa.concat_batches([batch.records for batch in batches])
+    origins = tuple(origin for batch in batches for origin in batch.origins)
+    return ShardBatch(np.concatenate([batch.row_ids for batch in batches]), records, origins)
 
 
 def _miscounted(piece: FragmentSlice, found: str) -> ChangedDataError:

@@ -149,8 +149,10 @@ def open_shards(
     """
 
     def reader(dataset: str, part: WorkerShard) -> ShardReader:
+        total = part.shard.rows
+
         def tell(rows: int) -> None:
-            context.progress(phase, rows, part.shard.rows, dataset)
+            context.progress(phase, rows, total, dataset)
 
         return ShardReader(dataset, sources[dataset], part.shard, part.columns, batch_rows(len(part.columns)), tell)
 

@@ -128,10 +128,11 @@ class _Checks:
 
     def reject(self, column: str, bad: npt.NDArray[np.bool_], what: str) -> None:
         """Say where the first bad value is."""
-        row = int(self.batch.row_ids[np.flatnonzero(bad)[0]])
+        first = int(np.flatnonzero(bad)[0])
+        row, origin = int(self.batch.row_ids[first]), self.batch.origin_of(first)
         raise InvalidValueError(
             f"checking column {column!r} of dataset {self.dataset!r}",
-            f"found {what} in row {row} ({self.batch.origin})",
+            f"found {what} in row {row} ({origin})",
             "Filter or fill such rows before training.",
         )
 
