@@ -19,17 +19,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from benchmarks.fault_cases import CHECKPOINT_EVERY, ROUNDS, WORKERS, FaultCase
+from benchmarks.fault_cases import CHECKPOINT_EVERY, FEATURES, ROUNDS, ROWS, WORKERS, FaultCase
 from benchmarks.fault_holds import hold_of
+from benchmarks.fault_models import model_of
 from scripts import faults
 from scripts.cluster import HostCluster
-from shardfit import Job, TrainResult, resume_run, train
+from shardfit import Job, resume_run, train
 from shardfit.engines.ray import RayEngine
 from shardfit.events import Event
 from shardfit.presence import list_runs
 from shardfit.stores.local import LocalStore
 
-ROWS, FEATURES = 240_000, 8
 _PARAMS = {
     "xgboost": {"n_estimators": ROUNDS, "objective": "binary:logistic", "max_depth": 5, "eval_metric": "logloss"},
     "lightgbm": {"num_iterations": ROUNDS, "objective": "binary", "num_leaves": 24, "metric": "binary_logloss"},
@@ -47,12 +47,13 @@ def write_table(path: Path, rows: int = ROWS) -> None:
 
 def job_of(trainer: str, folder: Path, **changes: Any) -> Job:
     """Return the job of a run; the model is the same wherever and however often it is started."""
+    network = trainer == "pytorch"
     fields: dict[str, Any] = {
         "trainer": trainer,
         "data": str(folder / "rows.parquet"),
-        "evals": {"held_out": str(folder / "held_out.parquet")},
-        "columns": {"label": ("label",)},
-        "params": _PARAMS[trainer],
+        "evals": {} if network else {"held_out": str(folder / "held_out.parquet")},
+        "columns": {} if network else {"label": ("label",)},
+        "params": params_of(trainer, None, None),
         "engine": "ray",
         "workers": WORKERS,
         "cpus_per_worker": 1,
@@ -63,10 +64,24 @@ def job_of(trainer: str, folder: Path, **changes: Any) -> Job:
     return Job(**{**fields, **changes})
 
 
-def bytes_of(result: TrainResult) -> bytes:
-    """Return everything that a model is saved as."""
-    saved = sorted(result.trainer.save(result.model).items())
-    return b"".join(content if isinstance(content, bytes) else content.read_bytes() for _, content in saved)
+def params_of(trainer: str, case: FaultCase | None, held: Path | None) -> dict[str, Any]:
+    """Return the parameters of a run, whose workers hold where that is needed for its fault to be felt.
+
+    Args:
+        trainer: Which framework.
+        case: What will happen to the run; None for nothing.
+        held: Made when it has.
+    """
+    phase, hold_at = (case.phase, {"mid-round": case.round, "collect": ROUNDS - 1}) if case else ("", {})
+    if trainer == "pytorch":
+        from benchmarks.fault_loop import train_network
+
+        # A loop reads its rows while it trains, and could have ended before the driver hears of it.
+        holds = phase in (*hold_at, "ingest")
+        hyper_params = {"held": hold_at.get(phase), "until": str(held)} if holds else {}
+        return {"train_func": train_network, "hyper_params": hyper_params}
+    callbacks = {"callbacks": [hold_of(trainer, hold_at[phase], held)]} if held and phase in hold_at else {}
+    return {**_PARAMS[trainer], **callbacks}
 
 
 class Strikes:
@@ -192,13 +207,10 @@ def perform(case: FaultCase, folder: Path, cluster: HostCluster) -> dict[str, An
     strikes = Strikes(case, cluster)
     undo = install(strikes)
     begun = time.time()
-    error, model = "", b""
+    error, model = "", ""
     try:
-        held = {"mid-round": case.round, "collect": ROUNDS - 1}.get(case.phase)
-        callbacks = [] if held is None else [hold_of(case.trainer, held, strikes.held)]
-        params = {**_PARAMS[case.trainer], "callbacks": callbacks} if callbacks else _PARAMS[case.trainer]
-        result = train(job_of(case.trainer, folder, seed=0, params=params), observers=[strikes])
-        model = bytes_of(result)
+        params = params_of(case.trainer, case, strikes.held)
+        model = model_of(train(job_of(case.trainer, folder, params=params), observers=[strikes]))
     except Exception as problem:  # noqa: BLE001 - told by the campaign
         error = f"{type(problem).__name__}: {problem}"
     finally:
@@ -210,10 +222,10 @@ def perform(case: FaultCase, folder: Path, cluster: HostCluster) -> dict[str, An
         if strikes._restored is not None:
             strikes._restored.join()
     found = {name: getattr(strikes, name) for name in ("struck", "noticed", "again", "worlds", "causes", "log")}
-    return {**found, "wall": wall, "error": error, "model": model.hex(), "down": sorted(strikes.down)}
+    return {**found, "wall": wall, "error": error, "model": model, "down": sorted(strikes.down)}
 
 
-def look_and_resume(folder: Path) -> dict[str, Any]:
+def look_and_resume(trainer: str, folder: Path) -> dict[str, Any]:
     """Say what a killed driver has left, and go on with its run; what this needs is timed from here."""
     from datetime import UTC, datetime
 
@@ -222,16 +234,18 @@ def look_and_resume(folder: Path) -> dict[str, Any]:
     (lost,) = left
     published = list(store.list(f"model/{lost.run_id}"))
     begun = time.time()
-    result = resume_run(lost.run_id, str(folder / "stage"))
-    model = bytes_of(result)
+    # A loop cannot be written down, and comes from the program that has it.
+    job = job_of(trainer, folder) if trainer == "pytorch" else None
+    result = resume_run(lost.run_id, str(folder / "stage"), job=job)
+    model = model_of(result)
     found = {"status": lost.status, "published_before": published, "resume_s": time.time() - begun}
-    return {**found, "model": model.hex(), "worlds": [result.plan.layout.workers], "attempts": result.attempts}
+    return {**found, "model": model, "worlds": [result.plan.layout.workers], "attempts": result.attempts}
 
 
 def undisturbed(trainer: str, folder: Path) -> dict[str, Any]:
     """Train in this process without a fault; returns the model that every other run must end with."""
     result = train(job_of(trainer, folder, engine="inline", workers=1, stage=str(folder / "undisturbed")))
-    return {"model": bytes_of(result).hex()}
+    return {"model": model_of(result)}
 
 
 def restart(trainer: str, folder: Path, round_: int) -> dict[str, Any]:
@@ -255,7 +269,7 @@ def answer(command: dict[str, Any], folder: Path, cluster: HostCluster) -> dict[
     if what == "restart":
         return restart(command["trainer"], folder, command["round"])
     if what == "resume":
-        return look_and_resume(folder)
+        return look_and_resume(command["trainer"], folder)
     return perform(FaultCase(**command), folder, cluster)
 
 

@@ -24,7 +24,8 @@ def hold_of(trainer: str, round_: int, file: Path) -> Any:
     return XGBHold(round_, file) if trainer == "xgboost" else LightGBMHold(round_, file)
 
 
-def _wait_for(file: Path) -> None:
+def wait_for(file: Path) -> None:
+    """Wait until a file is there, and a moment longer; not at all if it was there before."""
     if file.exists():
         return
     deadline = time.monotonic() + _LONGEST_SECONDS
@@ -42,7 +43,7 @@ class XGBHold(xgb.callback.TrainingCallback):  # type: ignore[misc]
     def after_iteration(self, model: Any, epoch: int, evals_log: Any) -> bool:
         """Hold after the round; never stops."""
         if epoch == self.round:
-            _wait_for(self.file)
+            wait_for(self.file)
         return False
 
 
@@ -55,4 +56,4 @@ class LightGBMHold:
     def __call__(self, environment: Any) -> None:
         """Hold after the round."""
         if environment.iteration == self.round:
-            _wait_for(self.file)
+            wait_for(self.file)

@@ -16,7 +16,6 @@ import json
 import os
 import select
 import signal
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -25,8 +24,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from benchmarks.fault_cases import FIRST_SEED, PHASES, TRAINERS, FaultCase, case_of
+import pyarrow.parquet as pq
+
+from benchmarks.fault_cases import FIRST_SEED, FaultCase, case_of
 from benchmarks.fault_driver import write_table
+from benchmarks.fault_loop import rows_of_epochs
+from benchmarks.fault_models import same_model
+from benchmarks.fault_report import good, lacks, report
 from scripts import faults
 from scripts.cluster import HostCluster, three_host_cluster, why_impossible
 from shardfit.stores.local import LocalStore
@@ -90,6 +94,7 @@ class Campaign:
         self.folder, self.cluster = folder, cluster
         self.driver = Driver(folder, cluster)
         self.expected: dict[str, str] = {}
+        self.rows = rows_of_epochs(pq.read_table(folder / "rows.parquet"))
         self.store = LocalStore(folder / "stage")
         self.nodes: list[subprocess.Popen[bytes]] = []
 
@@ -109,7 +114,7 @@ class Campaign:
         if case.fault == "kill driver" and "struck" in found:
             self.driver.end()
             self.driver = Driver(self.folder, self.cluster)
-            found = {**found, **self.driver.ask(do="resume"), "wall": time.time() - begun}
+            found = {**found, **self.driver.ask(do="resume", trainer=case.trainer), "wall": time.time() - begun}
             found["worlds"] = [*found["worlds"]]
         if found.get("error"):
             self.driver.end()
@@ -123,7 +128,7 @@ class Campaign:
         log = found.get("log", [])
         return {
             "error": found.get("error", ""),
-            "same_model": found.get("model") == self.expected[case.trainer],
+            "same_model": same_model(found.get("model", ""), self.expected[case.trainer], self.rows),
             "struck_in_phase": bool(struck) and struck_in(case, log),
             "took_effect": case.fault == "kill driver" or bool(noticed),
             "half_published": bool(found.get("published_before")) or bool(self._broken()),
@@ -171,17 +176,6 @@ def struck_in(case: FaultCase, log: list[str]) -> bool:
     return before.startswith(expected[case.phase])
 
 
-def good(result: dict[str, Any]) -> bool:
-    """Return whether a run ended as it must, and its fault was felt: a run that nothing disturbed proves nothing."""
-    ended = result["same_model"] and not result["half_published"] and not result["error"]
-    return bool(ended and counts(result))
-
-
-def counts(result: dict[str, Any]) -> bool:
-    """Return whether the fault of a run struck in its phase and was felt."""
-    return bool(result["struck_in_phase"] and result["took_effect"])
-
-
 def campaign(seeds: list[int], out: Path | None) -> list[dict[str, Any]]:
     """Run the cases of some seeds; each is appended to `out` as soon as it has ended."""
     results: list[dict[str, Any]] = []
@@ -223,37 +217,6 @@ def _note_restart(runs: Campaign, out: Path) -> None:
     out.write_text(json.dumps([*known, entry], indent=1) + "\n")
 
 
-def report(results: list[dict[str, Any]]) -> str:
-    """Return what the results say, for people."""
-    runs = sorted((entry for entry in results if "trainer" in entry), key=lambda entry: entry["seed"])
-    restarts = [entry["restart_s"] for entry in results if "restart_s" in entry]
-    lines = [f"{len(runs)} runs, {sum(map(good, runs))} good; seeds {runs[0]['seed']} to {runs[-1]['seed']}"]
-    lines += [f"  not good: seed {entry['seed']}" for entry in runs if not good(entry)]
-    unfelt = [str(entry["seed"]) for entry in runs if not counts(entry)]
-    lines.append(f"faults that nothing felt, which are not counted below: {', '.join(unfelt) or 'none'}")
-    for key, values in (("phase", PHASES), ("trainer", TRAINERS)):
-        felt = {value: sum(entry[key] == value and counts(entry) for entry in runs) for value in values}
-        lines.append(f"{key}: " + ", ".join(f"{value} {count}" for value, count in felt.items()))
-    grown = sum(entry["worlds"] == [3, 2, 3] for entry in runs)
-    lines.append(f"worlds 3 -> 2 -> 3: {grown}; longest run {max(entry['wall_s'] for entry in runs):.1f} s")
-    for fault in sorted({entry["fault"] for entry in runs}):
-        mine = [entry for entry in runs if entry["fault"] == fault]
-        noticed = [entry["notice_s"][0] for entry in mine if entry["notice_s"]]
-        again = [entry["again_s"][0] for entry in mine if entry["again_s"]]
-        times = f"noticed after {_spread(noticed)}; training again after {_spread(again)}"
-        lines.append(f"{fault}: {len(mine)} runs; {times}")
-    lines.append(f"a new driver, until its first round is done: {_spread(restarts)}")
-    resumed = [entry["resume_s"] for entry in runs if entry.get("resume_s")]
-    lines.append(f"resuming a run whose driver was killed while it published, to the end: {_spread(resumed)}")
-    return "\n".join(lines)
-
-
-def _spread(values: list[float]) -> str:
-    if not values:
-        return "-"
-    return f"{statistics.median(values):.1f} s (median of {len(values)}, most {max(values):.1f})"
-
-
 def main() -> int:
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -263,8 +226,9 @@ def main() -> int:
     parser.add_argument("--report", type=Path, help="only show what such a file says")
     given = parser.parse_args()
     if given.report:
-        print(report(json.loads(given.report.read_text())))
-        return 0
+        results = json.loads(given.report.read_text())
+        print(report(results), *lacks(results), sep="\n")
+        return 1 if lacks(results) else 0
     if (reason := why_impossible()) is not None:
         sys.exit(f"A cluster of three hosts is not possible here; {reason}.")
     # Ended by `timeout`, too, it must take the cluster with it.

@@ -9,7 +9,8 @@ import pytest
 
 from benchmarks.fault_cases import FaultCase
 from benchmarks.fault_driver import write_table
-from benchmarks.faults import Campaign, good
+from benchmarks.fault_report import good
+from benchmarks.faults import Campaign
 from scripts.cluster import three_host_cluster, why_impossible
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
