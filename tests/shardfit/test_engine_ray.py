@@ -8,11 +8,14 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
 
+from shardfit import Job, train
+from shardfit.cancellation import Cancellation
 from shardfit.engine import WorkerContext, WorkerGroup
 from shardfit.engines import current_resources, make_engine
 from shardfit.engines.machine import LOCAL_NODE, process_exists
@@ -22,11 +25,14 @@ from shardfit.errors import (
     InfeasibleRequestError,
     InvalidArgumentError,
     InvalidValueError,
+    RunCancelledError,
     WorkerError,
     WorkerLostError,
 )
-from shardfit.events import CheckpointOffered, Event, MetricsReported, Progress
+from shardfit.events import CheckpointOffered, Event, MetricsReported, PlanMade, Progress
+from shardfit.run_record import list_records
 from shardfit.scaling import WorkerLayout, WorkerSlot
+from shardfit.stores.local import LocalStore
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("lasting_ray_address")]
 
@@ -299,6 +305,34 @@ def test_workers_that_wait_for_occupied_cpus_are_given_up_and_the_error_says_so(
     # What had started is gone: its CPU is free for others.
     with RayEngine(os.environ).start(layout_of(2)) as later:
         assert later.run(describe, [()], ignore)[0]["threads"] == "2"
+
+
+def test_a_run_is_cancelled_while_its_workers_wait_to_start(group: WorkerGroup, tmp_path: Path) -> None:
+    cancellation = Cancellation()
+
+    def cancel_soon(event: Event) -> None:
+        if isinstance(event, PlanMade):
+            threading.Timer(1.0, cancellation.cancel).start()
+
+    table = pa.table({"x": [float(i % 7) for i in range(100)], "y": [float(i % 3) for i in range(100)]})
+    # Two of the four CPUs are taken by the workers of `group`.
+    job = Job(
+        trainer="xgboost",
+        data=table,
+        columns={"label": "y"},
+        engine="ray",
+        workers=1,
+        cpus_per_worker=3,
+        stage=str(tmp_path),
+    )
+    with pytest.raises(RunCancelledError, match="the run was cancelled"):
+        train(job, observers=[cancel_soon], cancellation=cancellation)
+    assert [record.status for record in list_records(LocalStore(tmp_path))] == ["cancelled"]
+    assert [each["rank"] for each in group.run(describe, [(), ()], ignore)] == [0, 1]
+    # Its worker does not wait any longer: once CPUs are free, all of them are.
+    group.stop()
+    with RayEngine(os.environ).start(layout_of(4)) as later:
+        assert later.run(describe, [()], ignore)[0]["threads"] == "4"
 
 
 def test_the_nodes_of_the_cluster_are_found_and_can_be_used_by_name() -> None:
