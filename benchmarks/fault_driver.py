@@ -180,8 +180,8 @@ def install(strikes: Strikes) -> Callable[[], None]:
     """Let the strikes know the workers and the writes of a run; returns what undoes that."""
     start, put = RayEngine.start, LocalStore.put
 
-    def spied_start(self: RayEngine, layout: Any, attempt: int = 1) -> Any:
-        strikes.group = start(self, layout, attempt)
+    def spied_start(self: RayEngine, layout: Any, *more: Any) -> Any:
+        strikes.group = start(self, layout, *more)
         strikes.worlds.append(layout.workers)
         return strikes.group
 
@@ -194,7 +194,7 @@ def install(strikes: Strikes) -> Callable[[], None]:
             strikes.strike(case.fault)
         return put(self, artifact, *arguments, **options)
 
-    RayEngine.start, LocalStore.put = spied_start, struck_put  # type: ignore[method-assign]
+    RayEngine.start, LocalStore.put = spied_start, struck_put  # type: ignore[method-assign, assignment]
 
     def undo() -> None:
         RayEngine.start, LocalStore.put = start, put  # type: ignore[method-assign]

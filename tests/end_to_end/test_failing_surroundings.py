@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from scripts.memory_group import memory_group, why_impossible
 from shardfit import resume_run
 from shardfit.connector import DataConnector
-from shardfit.engines.losses import lost_error
-from shardfit.engines.pulse import Pulse
-from shardfit.engines.vitals import WorkerPlace, look_at
 from shardfit.errors import ArtifactError, InfeasibleRequestError
 from shardfit.events import CheckpointFailed, CheckpointStored, Event
 from shardfit.run_record import list_records
@@ -25,22 +19,6 @@ from shardfit.testing.tables import awkward_table
 from tests.end_to_end.fitting import failure, fitted
 
 TABLE = awkward_table(1_000)
-
-
-def test_a_worker_that_the_kernel_killed_for_want_of_memory_is_told_so() -> None:
-    if (reason := why_impossible()) is not None:
-        pytest.skip(f"no limit of memory here; {reason}")
-    command = [sys.executable, "-m", "tests.shardfit.memory_eater"]
-    with memory_group(256 * 2**20) as group:
-        process = group.start(command, stdout=subprocess.PIPE)
-        told = json.loads(process.communicate(timeout=60)[0])
-        place = WorkerPlace(**{**told, "oom_kills": tuple(told["oom_kills"])})
-        vitals = look_at(place)
-    error = lost_error("worker 0 on node a", 0, "a", place.pid, vitals, Pulse("ingest", 5, 0.1, 1.0, 200 * 2**20))
-    assert error.cause == "out of memory"
-    assert "the kernel killed it because its memory control group ran out of memory" in str(error)
-    assert "in the phase 'ingest', with 200 MiB of memory when last heard" in str(error)
-    assert "Give it more memory, use more workers, or fewer columns or bins." in str(error)
 
 
 Away = Callable[[str], bool]

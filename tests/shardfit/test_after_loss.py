@@ -30,7 +30,7 @@ class GrowingCluster(Engine):
         self.looks += 1
         return ClusterResources(tuple(Node(name, name, 1.0) for name in ("ab" if self.looks > 2 else "a")), "ray")
 
-    def start(self, layout: WorkerLayout, attempt: int = 1) -> Any:
+    def start(self, layout: WorkerLayout, attempt: int = 1, cancellation: Cancellation | None = None) -> Any:
         raise AssertionError("nothing is started here")
 
 

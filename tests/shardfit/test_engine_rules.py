@@ -70,7 +70,7 @@ def test_slots_are_placed_on_the_nodes_they_name_or_refused_when_they_need_more_
         required[member.identity] += cpus
     layout = WorkerLayout("ray", slots, ("A test asks for it.",))
     if all(required[member.identity] <= member.resources["CPU"] for member in found):
-        assert place(layout, found, here=found[0].identity) == [member.identity for member, _ in chosen]
+        assert place(layout, found, here=found[0].identity) == [member for member, _ in chosen]
     else:
         with pytest.raises(InfeasibleRequestError, match="CPUs are required on node"):
             place(layout, found, here=found[0].identity)
@@ -98,4 +98,4 @@ def test_nodes_sort_by_the_numbers_of_their_addresses() -> None:
 def test_a_layout_that_was_decided_before_there_was_a_cluster_means_the_node_of_the_driver() -> None:
     found = [Member("a" * 12, "10.0.0.1", {"CPU": 2.0}), Member("b" * 12, "10.0.0.2", {"CPU": 2.0})]
     layout = WorkerLayout("ray", (WorkerSlot(0, LOCAL_NODE, 2),), ("A test asks for it.",))
-    assert place(layout, found, here="b" * 12) == ["b" * 12]
+    assert place(layout, found, here="b" * 12) == [found[1]]

@@ -17,6 +17,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import cloudpickle
@@ -29,7 +30,7 @@ from shardfit.engines import discovery
 from shardfit.engines.failures import Failure
 from shardfit.engines.machine import LOCAL_ADDRESS
 from shardfit.engines.task_runner import Outcome, TaskRunner
-from shardfit.engines.vitals import Vitals, WorkerPlace, look_at
+from shardfit.engines.vitals import Vitals, WorkerPlace, look_at, own_place
 from shardfit.engines.watch import Gone, Watch
 from shardfit.errors import InvalidArgumentError, WorkerError
 from shardfit.events import EventSink
@@ -53,8 +54,12 @@ PRELOADED = [
     "torch._dynamo",  # Every optimizer imports it.
 ]
 
+# Names the memory control group that the last worker is to join.
+MEMORY_GROUP = "SHARDFIT_TESTS_MEMORY_GROUP"
+
 _POLL_SECONDS = 1.0
 _REASON_SECONDS = 5.0
+_PLACE = -1
 _processes = multiprocessing.get_context("forkserver")
 _starting = threading.Lock()
 
@@ -94,7 +99,7 @@ class ProcessEngine(Engine):
         """Return the nodes that are left."""
         return ClusterResources(tuple(self.nodes), "ray")
 
-    def start(self, layout: WorkerLayout, attempt: int = 1) -> ProcessGroup:
+    def start(self, layout: WorkerLayout, attempt: int = 1, cancellation: Cancellation | None = None) -> ProcessGroup:
         """Start the processes, which this remembers in `groups`."""
         self.groups.append(ProcessGroup(layout, attempt))
         return self.groups[-1]
@@ -212,7 +217,11 @@ class ProcessGroup(WorkerGroup):
         code = self._workers[rank].exitcode
         if code is None:
             return look_at(WorkerPlace(self.pids[rank], LOCAL_ADDRESS))
-        return Vitals(signal=signal.Signals(-code).name) if code < 0 else Vitals(exit_code=code)
+        if code >= 0:
+            return Vitals(exit_code=code)
+        place = self._answers.get(_Request(rank, _PLACE))
+        # Elsewhere the counters are those of everything that runs beside the tests.
+        return Vitals(signal=signal.Signals(-code).name, oom_kill=look_at(place).oom_kill if place else "")
 
     def place(self, rank: int) -> tuple[str, int]:
         """Return the name of a worker's node and the number of its process."""
@@ -268,6 +277,9 @@ def _serve(line: Any, slot: WorkerSlot, world_size: int, attempt: int, environ: 
     multiprocessing.set_start_method(None, force=True)
     os.environ.clear()
     os.environ.update({**environ, "OMP_NUM_THREADS": str(slot.cpus)})
+    if (group := environ.get(MEMORY_GROUP)) and slot.rank == world_size - 1:
+        Path(group, "cgroup.procs").write_text(str(os.getpid()))
+        line.send((_PLACE, pickle.dumps(own_place(LOCAL_ADDRESS))))
     runner = TaskRunner(slot, world_size, attempt)
     sending = threading.Lock()
     while True:

@@ -17,6 +17,7 @@ from shardfit.scaling import ClusterResources, WorkerLayout, WorkerSlot
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
+    from shardfit.cancellation import Cancellation
     from shardfit.collectives.contract import Collectives
     from shardfit.collectives.meeting import Meeting
 
@@ -173,9 +174,15 @@ class Engine(ABC):
         """Return what the cluster has now. Called on the driver, any number of times."""
 
     @abstractmethod
-    def start(self, layout: WorkerLayout, attempt: int = 1) -> WorkerGroup:
+    def start(self, layout: WorkerLayout, attempt: int = 1, cancellation: Cancellation | None = None) -> WorkerGroup:
         """Start the workers of `layout`. Called once an attempt, on the driver.
+
+        Args:
+            layout: Where they run.
+            attempt: 1 for the first try.
+            cancellation: Ends the wait for workers that do not start.
 
         Raises:
             InfeasibleRequestError: The cluster can never place them; said at once.
+            RunCancelledError: The run was cancelled meanwhile; nothing waits to start any more.
         """

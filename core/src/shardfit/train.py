@@ -78,7 +78,7 @@ def _train_until_done(run: Run, plan: RunPlan, registry: Registry) -> list[Worke
         run.planned(plan)
         try:
             with run.phase("start"):
-                workers = engine.start(plan.layout, run.attempt)
+                workers = engine.start(plan.layout, run.attempt, run.cancellation)
             with workers, run.cancellation.calling(workers.cancel):
                 return train_attempt(run, plan, workers)
         except WorkerLostError as lost:

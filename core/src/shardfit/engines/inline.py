@@ -29,8 +29,8 @@ class InlineEngine(Engine):
         """Return this machine alone."""
         return ClusterResources((this_machine(self._environ),), engine="inline")
 
-    def start(self, layout: WorkerLayout, attempt: int = 1) -> InlineGroup:
-        """Return the group of the one worker.
+    def start(self, layout: WorkerLayout, attempt: int = 1, cancellation: Cancellation | None = None) -> InlineGroup:
+        """Return the group of the one worker, at once.
 
         Raises:
             InfeasibleRequestError: The layout has more than one worker.

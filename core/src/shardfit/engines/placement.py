@@ -65,8 +65,8 @@ def in_order(members: Iterable[Member]) -> list[Member]:
     return sorted(members, key=lambda member: (_sortable(member.address), member.identity))
 
 
-def place(layout: WorkerLayout, members: Sequence[Member], here: str) -> list[str]:
-    """Return the cluster's id of the node of each slot.
+def place(layout: WorkerLayout, members: Sequence[Member], here: str) -> list[Member]:
+    """Return the node of each slot.
 
     Args:
         layout: Where the workers should run. The node `local` is the driver's own: a layout may have been decided
@@ -98,7 +98,7 @@ def place(layout: WorkerLayout, members: Sequence[Member], here: str) -> list[st
                     f"{count} {kind}s are required on node {name!r}, which has {available:g}",
                     f"Ask for fewer workers or fewer {kind}s each, or add nodes.",
                 )
-    return [nodes[slot.node].identity for slot in layout.slots]
+    return [nodes[slot.node] for slot in layout.slots]
 
 
 def occupied(

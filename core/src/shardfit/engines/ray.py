@@ -37,8 +37,7 @@ from shardfit.errors import InvalidArgumentError, LossCause, UnreadableSourceErr
 from shardfit.events import EventSink
 from shardfit.scaling import ClusterResources, WorkerLayout
 
-_STOP_SECONDS = 5.0
-_REASON_SECONDS = 1.5
+_STOP_SECONDS, _STEP_SECONDS, _REASON_SECONDS = 5.0, 0.5, 1.5
 _LOOK_SECONDS, _LOOK_AFTER_SECONDS = 7.0, 1.5  # For another process of the node to look at a silent, or a gone, one.
 
 _started_address: str | None = None  # Of the local cluster that this process started, which ends with it.
@@ -108,7 +107,7 @@ class RayEngine(Engine):
             (self._suspects.discard if _works(node) else there.pop)(node)
         return ClusterResources(tuple(there.values()), engine="ray")
 
-    def start(self, layout: WorkerLayout, attempt: int = 1) -> RayGroup:
+    def start(self, layout: WorkerLayout, attempt: int = 1, cancellation: Cancellation | None = None) -> RayGroup:
         """Start one worker a slot and wait until all are there; see `Engine.start`.
 
         Raises:
@@ -116,12 +115,10 @@ class RayEngine(Engine):
             WorkerLostError: A node went away meanwhile.
         """
         self.connect()
-        members = _members()
-        nodes = place(layout, members, str(ray.get_runtime_context().get_node_id()))
-        known = {member.identity: member for member in members}
-        group = RayGroup(layout, [known[node] for node in nodes], self._suspects)
+        here = str(ray.get_runtime_context().get_node_id())
+        group = RayGroup(layout, place(layout, _members(), here), self._suspects)
         try:
-            group.start(attempt, self._start_deadline_s)
+            group.start(attempt, self._start_deadline_s, cancellation or Cancellation())
         except BaseException:
             group.stop()
             raise
@@ -152,12 +149,13 @@ class RayGroup(WorkerGroup):
         """Address of the driver's machine within the cluster."""
         return str(ray.util.get_node_ip_address())
 
-    def start(self, attempt: int, deadline_s: float) -> None:
+    def start(self, attempt: int, deadline_s: float, cancellation: Cancellation) -> None:
         """Start the actors and wait for them. Called once, by the engine.
 
         Args:
             attempt: 1 for the first try.
             deadline_s: Seconds to wait for CPUs and GPUs that are occupied.
+            cancellation: Ends the wait.
         """
         actor_class = ray.remote(RayWorker)
         path = [os.path.abspath(entry) for entry in sys.path]  # noqa: PTH100 - entries may be empty: the current folder
@@ -170,7 +168,11 @@ class RayGroup(WorkerGroup):
             )
             self._actors.append(options.remote(slot, self.layout.workers, attempt, path, member.address))
         replies = [actor.identify.remote() for actor in self._actors]
-        _, waiting = ray.wait(replies, num_returns=len(replies), timeout=deadline_s, fetch_local=False)
+        deadline, waiting = time.monotonic() + deadline_s, replies
+        while waiting and (left_s := deadline - time.monotonic()) > 0:
+            cancellation.check()
+            step_s = min(left_s, _STEP_SECONDS)
+            _, waiting = ray.wait(replies, num_returns=len(replies), timeout=step_s, fetch_local=False)
         if waiting:
             for rank, reply in enumerate(replies):
                 if reply in waiting and not self._members[rank].answers:
@@ -236,8 +238,7 @@ class RayGroup(WorkerGroup):
         waiting = list(requests)
         if not ray.wait(waiting, num_returns=1, timeout=timeout_s)[0]:
             return []
-        answered: list[Any] = ray.wait(waiting, num_returns=len(waiting), timeout=0)[0]
-        return answered
+        return list(ray.wait(waiting, num_returns=len(waiting), timeout=0)[0])
 
     def answer(self, rank: int, request: Any) -> Any:
         """Return the answer to a reference that is ready, or a `Failure` that says what became of the worker."""
