@@ -74,6 +74,21 @@ class Timeline:
         return times[-1 if last else 0] - self.killed
 
 
+def _job(trainer: str, folder: Path) -> Job:
+    fields: dict[str, Any] = {
+        "trainer": trainer,
+        "data": str(folder / "rows.parquet"),
+        "columns": {"label": "label"},
+        "params": _PARAMS[trainer],
+        "engine": "ray",
+        "workers": 3,
+        "cpus_per_worker": 1,
+        "stage": str(folder / "stage"),
+        "checkpoint_every_rounds": 2,
+    }
+    return Job(**fields)
+
+
 def recovery(trainer: str, folder: Path) -> dict[str, float]:
     """Return the seconds since the kill at which each step of the recovery ended."""
     timeline = Timeline()
@@ -86,19 +101,8 @@ def recovery(trainer: str, folder: Path) -> dict[str, float]:
 
     RayEngine.start = spied_start  # type: ignore[method-assign, assignment]
     try:
-        job = Job(
-            trainer=trainer,
-            data=str(folder / "rows.parquet"),
-            columns={"label": "label"},
-            params=_PARAMS[trainer],
-            engine="ray",
-            workers=3,
-            cpus_per_worker=1,
-            stage=str(folder / "stage"),
-            checkpoint_every_rounds=2,
-        )
         begun = time.time()
-        result = train(job, observers=[timeline])
+        result = train(_job(trainer, folder), observers=[timeline])
     finally:
         RayEngine.start = start  # type: ignore[method-assign]
     assert result.attempts == 2

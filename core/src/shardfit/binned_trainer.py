@@ -35,7 +35,8 @@ class BinReference:
     Args:
         spec: Names, types, categories, max_bin, missing.
         cut_points: For each feature the values between its bins, or the codes of its categories; float32, ascending.
-        content: Dataset name -> digest of the content of each worker's shard, by rank, when it was profiled.
+        content: Dataset name -> digest of the content of each worker's shard, by rank, when it was profiled; empty
+            where others have profiled other shards.
         gapless: Dataset name -> whether each worker's shard, by rank, is known to lack no value of any feature.
     """
 
@@ -232,8 +233,10 @@ class BinnedTrainer(Trainer):
                         shards[dataset], reference.spec, gapless=gapless is not None and gapless[context.rank]
                     )
                     matrices[dataset] = self.ingest(context, dataset, reader, opened, config)
-                    content = reference.content[dataset][context.rank]
-                    coverage[dataset] = reader.coverage(self.library_rows(matrices[dataset]), content)
+                    content = reference.content.get(dataset)
+                    coverage[dataset] = reader.coverage(
+                        self.library_rows(matrices[dataset]), content[context.rank] if content else None
+                    )
             # What decoding leaves in the allocators' pools would lie idle for as long as the fit lasts.
             give_back_memory()
             with measured(context, "fit"):

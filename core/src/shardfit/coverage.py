@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 
 import numpy as np
@@ -117,11 +117,14 @@ class DatasetCoverage:
             )
 
 
-def check_coverage(reports: Sequence[Mapping[str, DatasetCoverage]]) -> dict[str, DatasetCoverage]:
+def check_coverage(
+    reports: Sequence[Mapping[str, DatasetCoverage]], profiled: Mapping[str, int] | None = None
+) -> dict[str, DatasetCoverage]:
     """Return the coverage of each dataset over all workers, each of which was exact.
 
     Args:
         reports: Dataset name -> coverage, of each worker by rank.
+        profiled: Dataset name -> digest of what all its rows held when they were profiled, maybe by other workers.
 
     Raises:
         CoverageError: A worker lost, repeated or altered a row of its shard.
@@ -131,6 +134,9 @@ def check_coverage(reports: Sequence[Mapping[str, DatasetCoverage]]) -> dict[str
         for name, coverage in report.items():
             coverage.check(f"{name} (worker {rank})")
             total[name] = total[name] + coverage if name in total else coverage
+    for name, content in (profiled or {}).items():
+        total[name] = replace(total[name], profiled_content=content)
+        total[name].check(name)
     return total
 
 

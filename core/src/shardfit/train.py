@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 from shardfit.after_loss import layout_after_loss
 from shardfit.binned_trainer import BinnedTrainer
@@ -19,7 +20,7 @@ from shardfit.engines import current_resources, make_engine
 from shardfit.errors import WorkerLostError
 from shardfit.events import EventSink
 from shardfit.job import Job
-from shardfit.profile.datasets import profile_datasets
+from shardfit.profile.datasets import KnownProfile, profile_datasets
 from shardfit.registry import Registry, default_registry
 from shardfit.run import Run, TrainResult
 from shardfit.run_plan import RunPlan, plan_profiled, plan_run, replan
@@ -65,14 +66,15 @@ def run_to_end(run: Run, registry: Registry) -> TrainResult:
     with run:
         with run.phase("plan"):
             plan = plan_run(run.job, registry, current_resources(engine=run.job.engine))
-        reports = _train_until_done(run, plan, registry)
-        coverage = check_coverage([report.coverage for report in reports])
+        known = KnownProfile()
+        reports = _train_until_done(run, plan, registry, known)
+        coverage = check_coverage([report.coverage for report in reports], known.content)
         model = plan.trainer.collect([report.value for report in reports])
         with run.phase("publish"):
             return run.publish(plan, model, coverage)
 
 
-def _train_until_done(run: Run, plan: RunPlan, registry: Registry) -> list[WorkerReport]:
+def _train_until_done(run: Run, plan: RunPlan, registry: Registry, known: KnownProfile) -> list[WorkerReport]:
     engine = make_engine(plan.layout.engine)
     while True:
         run.planned(plan)
@@ -80,20 +82,21 @@ def _train_until_done(run: Run, plan: RunPlan, registry: Registry) -> list[Worke
             with run.phase("start"):
                 workers = engine.start(plan.layout, run.attempt, run.cancellation)
             with workers, run.cancellation.calling(workers.cancel):
-                return train_attempt(run, plan, workers)
+                return train_attempt(run, plan, workers, known)
         except WorkerLostError as lost:
             run.lost(lost)
             layout = layout_after_loss(lost, plan, registry, engine, run.emit, run.cancellation)
             plan = replan(plan, registry, layout)
 
 
-def train_attempt(run: Run, plan: RunPlan, workers: WorkerGroup) -> list[WorkerReport]:
+def train_attempt(run: Run, plan: RunPlan, workers: WorkerGroup, known: KnownProfile) -> list[WorkerReport]:
     """Profile, bin and fit on running workers; return what each ends with, by rank.
 
     Args:
         run: Receives the events.
         plan: What to do; made for the layout of `workers`.
         workers: Running, and still so afterwards.
+        known: The profile, if an earlier attempt has made it; takes it otherwise.
 
     Raises:
         WorkerLostError: A worker or its node died; the attempt can be made again.
@@ -113,7 +116,8 @@ def train_attempt(run: Run, plan: RunPlan, workers: WorkerGroup) -> list[WorkerR
         settings = replace(settings, fragments={name: part.fragments for name, part in plan.datasets.items()})
     if isinstance(plan.trainer, BinnedTrainer):
         with run.phase("profile"):
-            made = profile_datasets(plan, plan.trainer, workers, sources, shards, run.on_event)
+            profile = partial(profile_datasets, plan, plan.trainer, workers, sources, shards, run.on_event)
+            made = known.of(plan, plan.trainer, profile)
             plan = plan_profiled(plan, made.config, made.profile)
             run.profiled(made.profile, plan)
             config, settings = plan.config, replace(settings, reference=made.reference)

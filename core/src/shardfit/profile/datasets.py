@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -27,11 +27,61 @@ class ProfiledDatasets:
         profile: Of the whole training data.
         config: The trainer's configuration, completed with what the profile says.
         reference: The bins of every matrix.
+        content: Dataset name -> digest of what all its rows hold.
     """
 
     profile: Profile
     config: Any
     reference: BinReference
+    content: Mapping[str, int]
+
+    def of_later_attempts(self) -> ProfiledDatasets:
+        """Return what holds however the rows are divided, without the sample, which takes memory and is not needed."""
+        gapless = {name: (all(parts),) for name, parts in self.reference.gapless.items()}
+        reference = replace(self.reference, content={}, gapless=gapless)
+        return replace(self, profile=replace(self.profile, sample=self.profile.sample[:0]), reference=reference)
+
+    def on(self, plan: RunPlan, trainer: BinnedTrainer) -> ProfiledDatasets | None:
+        """Return the same for the workers of another attempt; None if its bins are others.
+
+        Args:
+            plan: Of that attempt.
+            trainer: That of the plan.
+        """
+        config = trainer.with_profile(plan.config, self.profile)
+        if trainer.max_bin(config) != self.reference.spec.max_bin:
+            return None
+        gapless = {name: known * plan.layout.workers for name, known in self.reference.gapless.items()}
+        return replace(self, config=config, reference=replace(self.reference, gapless=gapless))
+
+
+class KnownProfile:
+    """The profile of the data of a run: made once, by the first attempt that comes to its end, and kept for later ones.
+
+    It is the same for any number of workers, so what a lost worker costs is no second look at all rows.
+    """
+
+    def __init__(self) -> None:
+        self._known: ProfiledDatasets | None = None
+
+    @property
+    def content(self) -> Mapping[str, int]:
+        """Dataset name -> digest of what all its rows held when they were profiled."""
+        return self._known.content if self._known else {}
+
+    def of(self, plan: RunPlan, trainer: BinnedTrainer, profile: Callable[[], ProfiledDatasets]) -> ProfiledDatasets:
+        """Return the profile for an attempt.
+
+        Args:
+            plan: Of the attempt.
+            trainer: That of the plan.
+            profile: Makes it where it is not known.
+        """
+        if self._known is not None and (again := self._known.on(plan, trainer)) is not None:
+            return again
+        made = profile()
+        self._known = made.of_later_attempts()
+        return made
 
 
 def profile_datasets(
@@ -42,7 +92,7 @@ def profile_datasets(
     shards: Sequence[Mapping[str, WorkerShard]],
     on_event: EventSink,
 ) -> ProfiledDatasets:
-    """Profile every dataset on its workers, merge the profiles, and choose the bins. Called once an attempt.
+    """Profile every dataset on its workers, merge the profiles, and choose the bins.
 
     Args:
         plan: Of this attempt.
@@ -69,7 +119,7 @@ def profile_datasets(
     reference = BinReference.from_profile(merged, plan.roles, plan.casts, max_bin, missing, content)
     gapless = {name: tuple(part[name].gapless for part in parts) for name in plan.datasets}
     reference = replace(reference, gapless=gapless)
-    return ProfiledDatasets(merged, config, reference)
+    return ProfiledDatasets(merged, config, reference, {name: whole.content for name, whole in profiles.items()})
 
 
 def _request(plan: RunPlan, trainer: BinnedTrainer) -> ProfileRequest:

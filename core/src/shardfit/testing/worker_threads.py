@@ -12,6 +12,7 @@ from shardfit.engine import Result, Shared, WorkerContext, WorkerGroup
 from shardfit.engines.machine import LOCAL_ADDRESS
 from shardfit.events import EventSink
 from shardfit.job import Job
+from shardfit.profile.datasets import KnownProfile
 from shardfit.registry import Registry, default_registry
 from shardfit.run import Run, TrainResult
 from shardfit.run_plan import plan_run
@@ -97,7 +98,7 @@ def train_on_threads(
         plan = plan_run(job, registry, ClusterResources(nodes, "ray"))
         run.planned(plan)
         with WorkerThreads(plan.layout, run.attempt) as group:
-            reports = train_attempt(run, plan, group)
+            reports = train_attempt(run, plan, group, KnownProfile())
         coverage = check_coverage([report.coverage for report in reports])
         model = plan.trainer.collect([report.value for report in reports])
         return run.publish(plan, model, coverage)
