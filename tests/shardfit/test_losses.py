@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from shardfit.engines import vitals
 from shardfit.engines.losses import loss_event, lost_error, stalled_error
 from shardfit.engines.pulse import Pulse, PulseMeter
 from shardfit.engines.vitals import Vitals, WorkerPlace, end_process, last_lines, look_at, own_place
@@ -152,3 +153,21 @@ def test_a_pulse_says_the_phase_how_far_and_how_long_ago_the_last_sign_was() -> 
     meter.begin()
     assert meter.pulse().phase == ""
     assert own_place("here").pid == os.getpid()
+
+
+@pytest.mark.parametrize(
+    ("group", "machine", "found"),
+    [("oom_kill 1", 8, "group"), ("oom_kill 0", 8, ""), (None, 8, "machine"), (None, 7, "")],
+    ids=["its own group", "somebody else", "no group that counts", "nobody"],
+)
+def test_a_worker_is_not_said_to_be_out_of_memory_because_another_process_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, group: str | None, machine: int, found: str
+) -> None:
+    if group is not None:
+        (tmp_path / "memory.events").write_text(f"low 0\n{group}\n")
+    counter = vitals._counter
+    monkeypatch.setattr(vitals, "_counter", lambda path: machine if path == Path("/proc/vmstat") else counter(path))
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        pass
+    place = WorkerPlace(process.pid, "here", 1, "", str(tmp_path), (-1 if group is None else 0, 7))
+    assert look_at(place).oom_kill == found

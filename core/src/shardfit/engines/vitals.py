@@ -29,7 +29,8 @@ class WorkerPlace:
         started: When the kernel started it, in ticks since the machine did; with the number it is unique.
         log: File that its standard error goes to, or empty.
         memory_group: Folder of its memory control group, or empty.
-        oom_kills: Processes that had been killed for want of memory in that group, and on the whole machine.
+        oom_kills: Processes that had been killed for want of memory in that group, -1 where it does not count them, and
+            on the whole machine.
     """
 
     pid: int
@@ -96,8 +97,9 @@ def look_at(place: WorkerPlace) -> Vitals:
         time.sleep(_LOOK_SECONDS)
         state, later = _state(place)
         return Vitals(state=state, busy=later > cpu, log=last_lines(place.log))
-    before, now = place.oom_kills, _oom_kills(place.memory_group)
-    oom = "group" if now[0] > before[0] else "machine" if now[1] > before[1] else ""
+    (before, before_here), (now, now_here) = place.oom_kills, _oom_kills(place.memory_group)
+    # A group counts its own processes whoever ran out of memory; the machine counts everybody's, those of others too.
+    oom = "group" if now > before else "machine" if now < 0 and now_here > before_here else ""
     return Vitals(state=state, oom_kill=oom if state != "T" else "", log=last_lines(place.log))
 
 
@@ -148,12 +150,12 @@ def _state(place: WorkerPlace) -> tuple[str, int]:
 def _oom_kills(group: str) -> tuple[int, int]:
     # Version 2 of the kernel's interface has `memory.events`, version 1 has `memory.oom_control`.
     names = (Path(group) / "memory.events", Path(group) / "memory.oom_control") if group else ()
-    return max((_counter(name) for name in names), default=0), _counter(Path("/proc/vmstat"))
+    return max((_counter(name) for name in names), default=-1), max(0, _counter(Path("/proc/vmstat")))
 
 
 def _counter(path: Path) -> int:
     try:
         lines = path.read_text().splitlines()
     except OSError:
-        return 0
-    return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
+        return -1
+    return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), -1)
