@@ -46,7 +46,6 @@ def lacks(results: list[dict[str, Any]]) -> list[str]:
 def report(results: list[dict[str, Any]]) -> str:
     """Return what the results say, for people."""
     runs = sorted((entry for entry in results if "trainer" in entry), key=lambda entry: entry["seed"])
-    restarts = [entry["restart_s"] for entry in results if "restart_s" in entry]
     lines = [f"{len(runs)} runs, {sum(map(good, runs))} good; seeds {runs[0]['seed']} to {runs[-1]['seed']}"]
     lines += [f"  not good: seed {entry['seed']}" for entry in runs if not good(entry)]
     unfelt = [str(entry["seed"]) for entry in runs if not counts(entry)]
@@ -61,7 +60,9 @@ def report(results: list[dict[str, Any]]) -> str:
         lines.append(f"{fault}: {len(mine)} runs; {_times(mine)}")
         by_trainer = {name: [entry for entry in mine if entry["trainer"] == name] for name in TRAINERS}
         lines += [f"  {name}: {len(some)} runs; {_times(some)}" for name, some in by_trainer.items() if some]
-    lines.append(f"a new driver, until its first round is done: {_spread(restarts)}")
+    for name in TRAINERS:
+        restarts = [entry["restart_s"] for entry in results if entry.get("restarted") == name]
+        lines.append(f"a new driver of {name}, until its first round is done: {_spread(restarts)}")
     resumed = [entry["resume_s"] for entry in runs if entry.get("resume_s")]
     lines.append(f"resuming a run whose driver was killed while it published, to the end: {_spread(resumed)}")
     return "\n".join(lines)
