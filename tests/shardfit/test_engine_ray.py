@@ -18,6 +18,7 @@ from shardfit import Job, train
 from shardfit.cancellation import Cancellation
 from shardfit.engine import WorkerContext, WorkerGroup
 from shardfit.engines import current_resources, make_engine
+from shardfit.engines import ray as ray_engine
 from shardfit.engines.machine import LOCAL_NODE, process_exists
 from shardfit.engines.ray import RayEngine
 from shardfit.errors import (
@@ -305,6 +306,14 @@ def test_workers_that_wait_for_occupied_cpus_are_given_up_and_the_error_says_so(
     # What had started is gone: its CPU is free for others.
     with RayEngine(os.environ).start(layout_of(2)) as later:
         assert later.run(describe, [()], ignore)[0]["threads"] == "2"
+
+
+def test_a_node_that_was_given_up_and_answers_again_is_used_again() -> None:
+    engine = RayEngine(os.environ)
+    cluster = engine.resources()
+    engine._suspects.update(member.identity for member in ray_engine._members())
+    assert engine.resources() == cluster
+    assert not engine._suspects
 
 
 def test_a_run_is_cancelled_while_its_workers_wait_to_start(group: WorkerGroup, tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ from shardfit.engines.machine import LOCAL_NODE, process_exists, this_machine
 from shardfit.engines.placement import Member, in_order, member_of, occupied, place
 from shardfit.engines.ray_blocks import Block, blocks_of
 from shardfit.engines.ray_worker import CALLS_AT_ONCE, RayWorker
-from shardfit.engines.vitals import Vitals, WorkerPlace, end_process, look_at
+from shardfit.engines.vitals import Vitals, WorkerPlace, end_process, is_there, look_at
 from shardfit.engines.watch import Gone, Watch
 from shardfit.errors import InvalidArgumentError, LossCause, UnreadableSourceError, WorkerError, WorkerLostError
 from shardfit.events import EventSink
@@ -347,7 +347,7 @@ def _run_on(node: str, timeout_s: float, task: Callable[..., Any], *arguments: A
 
 def _works(node: str) -> bool:
     try:
-        return bool(_run_on(node, _LOOK_SECONDS, os.getpid))
+        return bool(_run_on(node, _LOOK_SECONDS, is_there))
     except RayError:
         return False
 
