@@ -76,7 +76,8 @@ class BinnedTrainer(Trainer):
 
     a. `label_terms`: for each batch of the profile pass, on every worker.
     b. the core merges the profiles and chooses the cut points, on the driver.
-    c. `check_labels`: for each dataset, then `with_profile`: once, on the driver.
+    c. `check_labels`: for each dataset, then `with_profile`: once, on the driver. After a loss, a to c are not repeated
+       but for `with_profile`: the profile is the same however many workers go on, and lacks its sampled features then.
     d. `open_reference`: once an attempt, on every worker. `join`: after it, around the rest.
     e. `ingest`: once for each dataset, training data first, on every worker. `library_rows`: after it.
     f. `fit`: once an attempt, on every worker. `release`: once for each matrix, after it.
@@ -133,11 +134,11 @@ class BinnedTrainer(Trainer):
 
     @abstractmethod
     def with_profile(self, config: Any, profile: Profile) -> Any:
-        """Return the configuration completed with what the whole table says. Called once, on the driver.
+        """Return the configuration completed with what the whole table says. Called once an attempt, on the driver.
 
         Args:
             config: What `configure` returned.
-            profile: Of the whole training data.
+            profile: Of the whole training data; after a loss without `sample`, with everything else.
         """
 
     def open_reference(self, reference: BinReference, config: Any, settings: RunSettings) -> Any:

@@ -45,7 +45,7 @@ def profile_worker(
     config: Any,
     request: ProfileRequest,
 ) -> dict[str, Profile]:
-    """Return the profile of each of this worker's shards. Called once an attempt, on every worker.
+    """Return the profile of each of this worker's shards. Called on every worker, in attempts that find none made.
 
     Args:
         context: This worker.
