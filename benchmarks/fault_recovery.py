@@ -24,7 +24,7 @@ from scripts import faults
 from scripts.cluster import HostCluster, three_host_cluster, why_impossible
 from shardfit import Job, train
 from shardfit.engines.ray import RayEngine
-from shardfit.events import Event
+from shardfit.events import Event, Progress
 
 FEATURES, ROW_GROUP = 28, 50_000
 _KILLED_AFTER, _ROUNDS = 5, 12
@@ -59,7 +59,7 @@ class Timeline:
 
     def __call__(self, event: Event) -> None:
         """Take an event of the run."""
-        self.mark(event.attempt, f"{event.name} {getattr(event, 'phase', '')}".strip())
+        self.mark(event.attempt, f"Progress {event.phase}" if isinstance(event, Progress) else event.name)
         if event.name == "MetricsReported" and not self.killed and getattr(event, "round", -1) == _KILLED_AFTER:
             self.killed = time.time()
             faults.kill(self.group._places[2].pid)
