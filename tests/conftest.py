@@ -21,9 +21,15 @@ settings.register_profile("explore", max_examples=1000, print_blob=True, **_SHAR
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.environ.get("CI") else "dev"))
 
 
+_SERVERS = {"rclone_server", "moto_server", "azurite_server", "gcs_server"}
+
+
 @pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in the same hook.
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let one process run everything that starts Ray or a cluster: two of them would be in each other's way."""
+    """Say which tests one process runs: all that start Ray or a cluster, as two would be in each other's way.
+
+    Those of a file, too, so that what they share is made once, and what they import is imported once.
+    """
     for item in items:
         fixtures = set(getattr(item, "fixturenames", ()))
         # What the trainer kit calls a cluster is Ray, unless it is lent processes.
@@ -34,6 +40,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.ray)
         if item.get_closest_marker("ray") or item.get_closest_marker("cluster"):
             item.add_marker(pytest.mark.xdist_group("ray"))
+        elif not item.get_closest_marker("xdist_group"):
+            shared = "object servers" if _SERVERS & fixtures else item.nodeid.partition("::")[0]
+            item.add_marker(pytest.mark.xdist_group(shared))
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

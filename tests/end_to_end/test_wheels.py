@@ -1,4 +1,4 @@
-"""Every distribution installs alone: wheels, in environments that have nothing else."""
+"""Every distribution installs alone: wheels, in environments that have nothing else but what they say they need."""
 
 from __future__ import annotations
 
@@ -8,14 +8,20 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tomllib
 import venv
+import zipfile
+from collections.abc import Iterable
 from dataclasses import dataclass
+from email import message_from_bytes
+from importlib.metadata import distribution
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from packaging.requirements import Requirement
 
 # One process builds the wheels and the environment of the core once for all tests.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.xdist_group("wheels")]
@@ -27,20 +33,6 @@ DISTRIBUTIONS = {
     "shardfit-lightgbm": ROOT / "plugins" / "lightgbm",
     "shardfit-sklearn": ROOT / "examples" / "shardfit-sklearn",
 }
-# Large, and the same files wherever they are installed: lent by the environment of the tests instead of unpacked again.
-LENT = (
-    "xgboost",
-    "lightgbm",
-    "narwhals",
-    "nvidia_nccl_cu12",
-    "nvidia",
-    "scipy",
-    "scipy.libs",
-    "sklearn",
-    "scikit_learn",
-    "joblib",
-    "threadpoolctl",
-)
 JOB = """
 trainer = "{trainer}"
 data = "rows.parquet"
@@ -80,9 +72,40 @@ class Environment:
 
 
 def build(destination: Path, *packages: Path) -> None:
-    """Build the wheels of some packages into a folder."""
-    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(destination)]
-    subprocess.run([*command, *map(str, packages)], check=True)
+    """Build the wheels of some packages into a folder, with the setuptools that is here: `make setup` gets its own."""
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
+    subprocess.run([*command, "--wheel-dir", str(destination), *map(str, packages)], check=True)
+
+
+def requirements_of(wheel: Path) -> list[str]:
+    with zipfile.ZipFile(wheel) as content:
+        (name,) = [name for name in content.namelist() if name.endswith(".dist-info/METADATA")]
+        return message_from_bytes(content.read(name)).get_all("Requires-Dist", [])
+
+
+def needed(requirements: Iterable[str], extras: Iterable[str] = ()) -> set[str]:
+    """Everything that pip would install for some requirements, and for theirs, but nothing of this repository."""
+    found: set[str] = set()
+    waiting = [(text, tuple(extras)) for text in requirements]
+    seen = set()
+    while waiting:
+        seen.add(here := waiting.pop())
+        need = Requirement(here[0])
+        asked = not need.marker or any(need.marker.evaluate({"extra": extra}) for extra in ("", *here[1]))
+        if asked and not need.name.startswith("shardfit"):
+            found.add(need.name)
+            more = [(text, tuple(sorted(need.extras))) for text in distribution(need.name).requires or []]
+            waiting += [each for each in more if each not in seen]
+    return found
+
+
+def lend(folder: Path, distributions: Iterable[str]) -> None:
+    """Link the files of distributions, which are large and the same wherever they are installed, into a folder."""
+    for name in distributions:
+        here = distribution(name)
+        for top in {file.parts[0] for file in here.files or []} - {"..", "__pycache__"}:
+            if not (folder / top).exists():
+                (folder / top).symlink_to(str(here.locate_file(top)))
 
 
 @pytest.fixture(scope="session")
@@ -100,24 +123,23 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(scope="session")
 def core_alone(wheels: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Environment:
-    """The core with everything that it depends on, and nothing else."""
+    """The core with everything that it says it depends on, and nothing else."""
     made = Environment(tmp_path_factory.mktemp("core"))
     venv.create(made.folder)
-    made.install("--constraint", str(ROOT / "constraints.txt"), str(wheels["shardfit"]))
+    lend(made.packages, needed(requirements_of(wheels["shardfit"])))
+    made.install("--no-deps", str(wheels["shardfit"]))
     return made
 
 
 def with_plugin(core: Environment, folder: Path, *wheels: Path) -> Environment:
-    """The environment of the core with wheels on top, and with what is lent."""
+    """The environment of the core with the first of some wheels on top, and with what all of them need."""
     made = Environment(folder / "environment")
     venv.create(made.folder)
     lent = folder / "lent"
     lent.mkdir()
-    for package in Path(sysconfig.get_path("purelib")).iterdir():
-        if package.name.split("-")[0] in LENT:
-            (lent / package.name).symlink_to(package)
+    lend(lent, needed(text for wheel in wheels for text in requirements_of(wheel)))
     (made.packages / "below.pth").write_text(f"{core.packages}\n{lent}\n")
-    made.install("--no-deps", *map(str, wheels))
+    made.install("--no-deps", str(wheels[0]))
     return made
 
 
@@ -183,17 +205,23 @@ def test_the_core_alone_writes_a_new_plugin_that_is_found(
 ) -> None:
     done = core_alone.shardfit("new-plugin", "tiny", "--folder", str(tmp_path))
     assert done.returncode == 0, done.stderr
-    built = tmp_path / "built"
-    build(built, tmp_path / "shardfit-tiny")
-    found = with_plugin(core_alone, tmp_path, *built.glob("*.whl"))
+    package, built = tmp_path / "shardfit-tiny", tmp_path / "built"
+    build(built, package)
+    (wheel,) = built.glob("*.whl")
+    found = with_plugin(core_alone, tmp_path, wheel)
     assert plugins(found) == {"builtin": "", "tiny": ""}
     assert missing_requirements(found, "shardfit-tiny") == []
+    # Of what builds it, `build` made no use.
+    systems = [
+        tomllib.loads((folder / "pyproject.toml").read_text())["build-system"] for folder in (package, ROOT / "core")
+    ]
+    assert systems[0] == systems[1]
 
 
 def test_the_core_trains_with_the_xgboost_plugin_and_then_with_the_lightgbm_plugin_too(
     core_alone: Environment, wheels: dict[str, Path], rows: Path, tmp_path: Path
 ) -> None:
-    environment = with_plugin(core_alone, tmp_path, wheels["shardfit-xgboost"])
+    environment = with_plugin(core_alone, tmp_path, wheels["shardfit-xgboost"], wheels["shardfit-lightgbm"])
     assert plugins(environment) == {"builtin": "", "xgboost": ""}
     assert missing_requirements(environment, "shardfit-xgboost") == []
     done = train(environment, rows, "xgboost", "n_estimators = 2")

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from functools import cache
 from pathlib import Path
-
-import pytest
 
 ROOT = Path(__file__).parents[2]
 CORE = ROOT / "core" / "src"
@@ -64,6 +63,11 @@ def imports_of(text: str, deep: bool = True) -> set[str]:
     return visitor.names
 
 
+@cache
+def imports_in(path: Path, deep: bool = True) -> frozenset[str]:
+    return frozenset(imports_of(path.read_text(encoding="utf-8"), deep))
+
+
 def is_under(name: str, tops: tuple[str, ...]) -> bool:
     return any(name == top or name.startswith(f"{top}.") for top in tops)
 
@@ -86,7 +90,7 @@ def loaded_with(name: str) -> dict[str, list[str]]:
     waiting = [name]
     while waiting:
         here = waiting.pop()
-        for found in imports_of(CORE_FILES[here].read_text(encoding="utf-8"), deep=False):
+        for found in imports_in(CORE_FILES[here], deep=False):
             if found not in ways:
                 ways[found] = [*ways[here], found]
                 if found in CORE_FILES:
@@ -114,51 +118,55 @@ def test_every_package_is_looked_at() -> None:
     assert {"shardfit_xgboost.hooks", "shardfit_lightgbm.hooks"} <= set(PLUGIN_FILES)
 
 
-@pytest.mark.parametrize("name", sorted(name for name in CORE_FILES if is_under(name, LOWER_LAYERS)))
-def test_sources_sharding_scaling_and_artifacts_import_no_engine_and_no_framework(name: str) -> None:
-    forbidden = FRAMEWORKS if name == REACHES_RAY else (*FRAMEWORKS, *ENGINES)
-    found = imports_of(CORE_FILES[name].read_text(encoding="utf-8"))
-    assert [each for each in sorted(found) if is_under(each, forbidden)] == []
+def wrong(names: Iterable[str], forbidden: tuple[str, ...], deep: bool = True) -> list[str]:
+    """The imports of some modules that are forbidden to them."""
+    return [
+        f"{name} imports {each}"
+        for name in sorted(names)
+        for each in sorted(imports_in(ALL_FILES[name], deep))
+        if is_under(each, forbidden)
+    ]
+
+
+def test_a_forbidden_import_is_named() -> None:
+    found = wrong(["shardfit.engines.ray", "shardfit.worker"], ("ray",))
+    assert "shardfit.engines.ray imports ray" in found
+    assert not [each for each in found if each.startswith("shardfit.worker ")]
+
+
+def test_sources_sharding_scaling_and_artifacts_import_no_engine_and_no_framework() -> None:
+    names = {name for name in CORE_FILES if is_under(name, LOWER_LAYERS)}
+    assert len(names) > len(LOWER_LAYERS)
+    assert wrong(names, FRAMEWORKS) + wrong(names - {REACHES_RAY}, ENGINES) == []
     # By way of other modules, too: what counts is what is loaded.
-    ways = loaded_with(name)
-    assert [" -> ".join(ways[each]) for each in sorted(ways) if is_under(each, (*FRAMEWORKS, *ENGINES))] == []
+    ways = [loaded_with(name) for name in sorted(names)]
+    forbidden = (*FRAMEWORKS, *ENGINES)
+    assert [" -> ".join(found[each]) for found in ways for each in sorted(found) if is_under(each, forbidden)] == []
 
 
-@pytest.mark.parametrize("name", sorted(ALL_FILES))
-def test_only_the_ray_engine_imports_ray(name: str) -> None:
-    found = imports_of(ALL_FILES[name].read_text(encoding="utf-8"))
-    assert name == "shardfit.engines.ray" or not [each for each in found if is_under(each, ("ray",))]
+def test_only_the_ray_engine_imports_ray() -> None:
+    assert wrong(ALL_FILES.keys() - {"shardfit.engines.ray"}, ("ray",)) == []
 
 
-@pytest.mark.parametrize("name", sorted(CORE_FILES))
-def test_the_core_imports_no_framework_and_no_plugin(name: str) -> None:
+def test_the_core_imports_no_framework_and_no_plugin() -> None:
     plugins = tuple({plugin.split(".")[0] for plugin in PLUGIN_FILES})
-    found = imports_of(CORE_FILES[name].read_text(encoding="utf-8"))
-    assert [each for each in sorted(found) if is_under(each, (*FRAMEWORKS, *plugins))] == []
+    assert wrong(CORE_FILES, (*FRAMEWORKS, *plugins)) == []
 
 
-@pytest.mark.parametrize("name", sorted(name for name in PLUGIN_FILES if name.endswith(".hooks")))
-def test_the_hooks_of_a_plugin_load_no_framework(name: str) -> None:
-    found = imports_of(PLUGIN_FILES[name].read_text(encoding="utf-8"), deep=False)
+def test_the_hooks_of_a_plugin_load_no_framework() -> None:
     own = tuple({plugin.split(".")[0] for plugin in PLUGIN_FILES})
-    assert [each for each in sorted(found) if is_under(each, (*FRAMEWORKS, *own))] == []
+    hooks = [name for name in PLUGIN_FILES if name.endswith(".hooks")]
+    assert wrong(hooks, (*FRAMEWORKS, *own), deep=False) == []
 
 
-@pytest.mark.parametrize("name", sorted(PLUGIN_FILES))
-def test_plugins_import_no_engine_beyond_its_contract(name: str) -> None:
-    found = imports_of(PLUGIN_FILES[name].read_text(encoding="utf-8"))
-    assert [each for each in sorted(found) if is_under(each, ("ray", "shardfit.engines"))] == []
+def test_plugins_import_no_engine_beyond_its_contract() -> None:
+    assert wrong(PLUGIN_FILES, ("ray", "shardfit.engines")) == []
 
 
 def test_what_every_worker_runs_knows_neither_engine_nor_framework() -> None:
-    found = imports_of(CORE_FILES["shardfit.worker"].read_text(encoding="utf-8"))
-    assert [each for each in sorted(found) if is_under(each, ("ray", "shardfit.engines", *FRAMEWORKS))] == []
+    assert wrong(["shardfit.worker"], ("ray", "shardfit.engines", *FRAMEWORKS)) == []
 
 
 def test_hypothesis_is_imported_by_the_testing_package_alone() -> None:
-    users = [
-        name
-        for name, path in ALL_FILES.items()
-        if any(is_under(each, ("hypothesis", "pytest")) for each in imports_of(path.read_text(encoding="utf-8")))
-    ]
-    assert [name for name in users if not is_under(name, ("shardfit.testing",))] == []
+    names = [name for name in ALL_FILES if not is_under(name, ("shardfit.testing",))]
+    assert wrong(names, ("hypothesis", "pytest")) == []
