@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, settings
 from shardfit.testing.ray_cluster import ray_cluster
 from tests.shardfit.worker_processes import ProcessEngine, training_on
 
-# Read when libraries are loaded, which test files do after this. The processes that run tests share the CPUs, and threads
-# that wait for each other by spinning take one from the test beside them: up to ten times the CPU time of a test.
+# Read when libraries are loaded, which test files do after this. The processes that run tests share the CPUs, and
+# threads that wait for each other by spinning take one from the test beside them: up to ten times the time of a test.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 # A deadline is an assertion about time; `too_slow` is one about the machine.
