@@ -8,12 +8,15 @@ from typing import Any
 import lightgbm as lgb
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 from shardfit.collectives.contract import SoleWorker
 from shardfit_lightgbm.config import LightGBMConfig, configure
 from shardfit_lightgbm.gradients import ROW_OBJECTIVES, predictions_of, row_gradients
 from shardfit_lightgbm.model import with_objective
-from shardfit_lightgbm.summable_objective import class_weights
+from shardfit_lightgbm.summable_objective import class_weights, gradient_limits
 
 ROWS = 3_000
 random = np.random.default_rng(3)
@@ -89,3 +92,31 @@ def lines_about_objective(text: str) -> list[str]:
     return [re.sub("^tree_sizes=.*", "", line) for line in head.splitlines()] + re.findall(
         r"^\[objective.*", text, re.M
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "params"),
+    [
+        ("binary", {}),
+        ("binary", {"sigmoid": 1.3, "scale_pos_weight": 3.7}),
+        ("multiclassova", {"sigmoid": 0.7}),
+        ("cross_entropy", {}),
+        ("multiclass", {}),
+    ],
+)
+@given(data=st.data())
+def test_gradients_keep_to_the_limits_that_their_grid_is_made_for(
+    name: str, params: dict[str, Any], data: st.DataObject
+) -> None:
+    config = configure({"objective": name, **({"num_class": 3} if name.startswith("multi") else {}), **params})
+    shape = (4, 3) if config.objective.classes > 1 else (4,)
+    scores = data.draw(arrays(np.float64, shape, elements=st.floats(-800, 800)))
+    labels = data.draw(arrays(np.float32, 4, elements=st.sampled_from([0.0, 1.0])))
+    weights = data.draw(arrays(np.float32, 4, elements=st.floats(0, 1000, width=32)))
+    by_class = class_weights(config, labels, SoleWorker())
+    limits = gradient_limits(config, weights, by_class, SoleWorker())
+    assert limits is not None
+    with np.errstate(over="ignore"):
+        found = row_gradients(config.objective, config.params, scores, labels, weights, by_class)
+    for values, limit in zip(found, limits, strict=True):
+        assert np.abs(values).max() <= limit

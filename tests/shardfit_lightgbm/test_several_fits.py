@@ -11,7 +11,9 @@ import lightgbm as lgb
 import numpy as np
 import pytest
 
-from shardfit_lightgbm import LightGBMEstimator, LightGBMScalingConfig
+from shardfit_lightgbm import LightGBMEstimator, LightGBMScalingConfig, second_machine
+from shardfit_lightgbm.library import parallel_levels
+from shardfit_lightgbm.second_machine import SecondMachine
 from tests.shardfit_lightgbm.training import ROLES, table, trained
 
 TABLES = [table(900, seed) for seed in range(3)]
@@ -73,3 +75,20 @@ def test_a_callback_may_train_with_lightgbm_itself(objective: str) -> None:
     roles = replace(ROLES, weight="weight")
     quiet = trained(TABLES[0], 1, roles, params={"objective": objective}).model.text
     assert trained(TABLES[0], 1, roles, params={"objective": objective, "callbacks": [predicts]}).model.text == quiet
+
+
+def test_the_second_machine_computes_in_its_thread_alone_and_the_first_one_as_before() -> None:
+    levels = parallel_levels()
+    assert levels, "OpenMP does not say how deep threads may nest"
+    with SecondMachine() as second:
+        assert second.begin(parallel_levels).result() == 0
+        assert parallel_levels() == levels
+    assert parallel_levels() == levels
+
+
+def test_where_openmp_knows_no_difference_between_threads_all_stays_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    of_the_process = [3]
+    monkeypatch.setattr(second_machine, "parallel_levels", lambda: of_the_process[0])
+    monkeypatch.setattr(second_machine, "set_parallel_levels", lambda given: of_the_process.__setitem__(0, given))
+    with SecondMachine():
+        assert of_the_process == [3]

@@ -36,6 +36,8 @@ class RowDigest:
     @classmethod
     def of_rows(cls, row_ids: npt.NDArray[np.int64]) -> RowDigest:
         """Return the digest of global row numbers; int64, shape [rows]."""
+        if len(row_ids) and np.array_equal(row_ids, np.arange(row_ids[0], row_ids[0] + len(row_ids))):
+            return cls.of_range(int(row_ids[0]), int(row_ids[0]) + len(row_ids))
         first = row_ids.astype(np.uint64)
         second = first * first
         powers = (int(first.sum()), int(second.sum()), int((second * first).sum()))

@@ -26,7 +26,7 @@ from shardfit_lightgbm.network import library_network
 from shardfit_lightgbm.resume import resumable
 from shardfit_lightgbm.second_machine import SecondMachine
 from shardfit_lightgbm.stopping import StoppingRule
-from shardfit_lightgbm.summable_objective import SummableObjective, class_weights
+from shardfit_lightgbm.summable_objective import SummableObjective, class_weights, gradient_limits
 
 # Of the features that a tree sees, and of the thresholds of extra_trees.
 _SEEDS = ("feature_fraction_seed", "extra_seed")
@@ -119,6 +119,7 @@ class BoostingLoop:
         train, config = self._train, self._config
         first_rows = 0 if train.first is None else int(train.first.num_data())
         by_class = class_weights(config, train.labels, self._peers)
+        limits = gradient_limits(config, train.weights, by_class, self._peers)
         parts = [(slice(first_rows, None), self._peers if second is None else second.peers)]
         parts += [] if second is None else [(slice(0, first_rows), second.peers_of_thread)]
         return tuple(
@@ -127,6 +128,7 @@ class BoostingLoop:
                 train.labels[rows],
                 None if train.weights is None else train.weights[rows],
                 by_class,
+                limits,
                 peers,
                 threads,
             )

@@ -18,46 +18,50 @@ Float32Array = npt.NDArray[np.float32]
 Float64Array = npt.NDArray[np.float64]
 
 Gradients = tuple[Any, Any]
-_Formula = Callable[[Float64Array, Float64Array, Mapping[str, Any]], Gradients]
+Targets = npt.NDArray[Any]
+_Formula = Callable[[Float64Array, Targets, Mapping[str, Any]], Gradients]
 
 
-def _regression(scores: Float64Array, labels: Float64Array, _: Mapping[str, Any]) -> Gradients:
+def _regression(scores: Float64Array, labels: Targets, _: Mapping[str, Any]) -> Gradients:
     return scores - labels, 1.0
 
 
-def _huber(scores: Float64Array, labels: Float64Array, params: Mapping[str, Any]) -> Gradients:
+def _huber(scores: Float64Array, labels: Targets, params: Mapping[str, Any]) -> Gradients:
     limit = float(params.get("alpha", 0.9))
     return np.clip(scores - labels, -limit, limit), 1.0
 
 
-def _fair(scores: Float64Array, labels: Float64Array, params: Mapping[str, Any]) -> Gradients:
+def _fair(scores: Float64Array, labels: Targets, params: Mapping[str, Any]) -> Gradients:
     scale, error = float(params.get("fair_c", 1.0)), scores - labels
     share = scale / (np.abs(error) + scale)
     return error * share, share * share
 
 
-def _poisson(scores: Float64Array, labels: Float64Array, params: Mapping[str, Any]) -> Gradients:
+def _poisson(scores: Float64Array, labels: Targets, params: Mapping[str, Any]) -> Gradients:
     expected = np.exp(scores)
     return expected - labels, expected * np.exp(float(params.get("poisson_max_delta_step", 0.7)))
 
 
-def _gamma(scores: Float64Array, labels: Float64Array, _: Mapping[str, Any]) -> Gradients:
+def _gamma(scores: Float64Array, labels: Targets, _: Mapping[str, Any]) -> Gradients:
     share = labels * np.exp(-scores)
     return 1.0 - share, share
 
 
-def _tweedie(scores: Float64Array, labels: Float64Array, params: Mapping[str, Any]) -> Gradients:
+def _tweedie(scores: Float64Array, labels: Targets, params: Mapping[str, Any]) -> Gradients:
     power = float(params.get("tweedie_variance_power", 1.5))
     left, right = labels * np.exp((1.0 - power) * scores), np.exp((2.0 - power) * scores)
     return right - left, (2.0 - power) * right - (1.0 - power) * left
 
 
-def _cross_entropy(scores: Float64Array, labels: Float64Array, _: Mapping[str, Any]) -> Gradients:
+def _cross_entropy(scores: Float64Array, labels: Targets, _: Mapping[str, Any]) -> Gradients:
     share = _logistic(scores)
-    return share - labels, share * (1.0 - share)
+    hessians = np.subtract(1.0, share)
+    hessians *= share
+    share -= labels
+    return share, hessians
 
 
-def _binary(scores: Float64Array, labels: Float64Array, params: Mapping[str, Any]) -> Gradients:
+def _binary(scores: Float64Array, labels: Targets, params: Mapping[str, Any]) -> Gradients:
     sigmoid = float(params.get("sigmoid", 1.0))
     if sigmoid == 1.0:
         return _cross_entropy(scores, labels, params)
@@ -65,7 +69,7 @@ def _binary(scores: Float64Array, labels: Float64Array, params: Mapping[str, Any
     return sigmoid * (share - labels), sigmoid * sigmoid * share * (1.0 - share)
 
 
-def _softmax(scores: Float64Array, labels: Float64Array, _: Mapping[str, Any]) -> Gradients:
+def _softmax(scores: Float64Array, labels: Targets, _: Mapping[str, Any]) -> Gradients:
     shares, classes = softmax(scores), scores.shape[1]
     return shares - labels, classes / (classes - 1.0) * shares * (1.0 - shares)
 
@@ -119,6 +123,21 @@ def row_gradients(
     return (gradients, hessians) if heavy is None else (gradients * heavy, hessians * heavy)
 
 
+def largest_gradients(facts: ObjectiveFacts, params: Mapping[str, Any]) -> tuple[float, float] | None:
+    """Return what no gradient and no Hessian of a row of weight 1 exceeds, or None where they have no limit.
+
+    Args:
+        facts: An objective of `ROW_OBJECTIVES`, or a function.
+        params: LightGBM's parameters, by their main names.
+    """
+    if facts.name == "multiclass":
+        return 1.0, 0.25 * facts.classes / (facts.classes - 1.0)
+    if facts.name in {"binary", "multiclassova"}:
+        sigmoid = float(params.get("sigmoid", 1.0))
+        return sigmoid, 0.25 * sigmoid * sigmoid
+    return (1.0, 0.25) if facts.name == "cross_entropy" else None
+
+
 def softmax(scores: Float64Array) -> Float64Array:
     """Return the share of each class; float64, shape [rows, classes]."""
     shares: Float64Array = np.exp(scores - scores.max(axis=1, keepdims=True, initial=-np.inf))
@@ -147,13 +166,11 @@ def predictions_of(facts: ObjectiveFacts, scores: Float64Array) -> Float64Array:
     return np.asarray(np.sign(scores) * scores * scores) if facts.takes_root else scores
 
 
-def _targets(facts: ObjectiveFacts, scores: Float64Array, labels: Float32Array) -> Float64Array:
+def _targets(facts: ObjectiveFacts, scores: Float64Array, labels: Float32Array) -> Targets:
     if facts.classes > 1:
         return np.asarray(labels[:, None] == np.arange(scores.shape[1]), dtype=np.float64)
-    # LightGBM keeps roots as float32.
-    # Those of `binary` are 0 and 1: others were refused.
-    values = np.sign(labels) * np.sqrt(np.abs(labels)) if facts.takes_root else labels
-    return np.asarray(values, dtype=np.float64)
+    # LightGBM keeps roots as float32. Labels of `binary` are 0 and 1: others were refused.
+    return np.sign(labels) * np.sqrt(np.abs(labels)) if facts.takes_root else labels
 
 
 def _cross_entropy_lambda(scores: Float64Array, labels: Float64Array, weights: Float32Array | None) -> Gradients:

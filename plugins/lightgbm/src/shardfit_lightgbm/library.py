@@ -70,6 +70,20 @@ class NetworkFunctions:
         _safe_call(_LIB.LGBM_NetworkFree())
 
 
+def parallel_levels() -> int | None:
+    """Return how deep threads may nest that OpenMP starts for the calling thread; None where it does not say."""
+    ask = getattr(_LIB, "omp_get_max_active_levels", None)
+    return None if ask is None else int(ask())
+
+
+def set_parallel_levels(levels: int) -> None:
+    """Let OpenMP nest threads so deep for the calling thread; with 0, LightGBM computes in it alone.
+
+    Before OpenMP 5.0 this holds for the whole process.
+    """
+    _LIB.omp_set_max_active_levels(ctypes.c_int(levels))
+
+
 def merge_models(booster: lgb.Booster, earlier: lgb.Booster) -> None:
     """Put the trees of an earlier model before those of a booster that is trained on from it."""
     _safe_call(_LIB.LGBM_BoosterMerge(handle_of(booster), handle_of(earlier)))
@@ -80,4 +94,4 @@ def handle_of(owner: Any) -> Any:
     return owner._handle
 
 
-__all__ = ["NetworkFunctions", "merge_models", "parameter_aliases"]
+__all__ = ["NetworkFunctions", "merge_models", "parallel_levels", "parameter_aliases", "set_parallel_levels"]

@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from shardfit.collectives.contract import Call, Collectives
 from shardfit.errors import WorkerLostError
+from shardfit_lightgbm.library import parallel_levels, set_parallel_levels
 from shardfit_lightgbm.network import library_network
 
 _Letter = tuple[Call, npt.NDArray[np.uint8]] | None
@@ -87,6 +88,7 @@ class SecondMachine:
 
     def __enter__(self) -> Self:
         self._thread.start()
+        self._compute_alone()
         return self
 
     def __exit__(
@@ -101,6 +103,15 @@ class SecondMachine:
         done: Future[Any] = Future()
         self._tasks.put((task, done))
         return done
+
+    def _compute_alone(self) -> None:
+        """Let the thread compute by itself: threads of its own, for a row, would take the cores from the first one."""
+        if (levels := parallel_levels()) is None:
+            return
+        self.begin(lambda: set_parallel_levels(0)).result()
+        if parallel_levels() != levels:
+            # An older OpenMP, that knows no difference between threads.
+            set_parallel_levels(levels)
 
     def _work(self) -> None:
         with library_network(self._there) as network:

@@ -15,6 +15,7 @@ below 1/256 of the largest one are rounded at all, and by at most half a step, 2
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -41,19 +42,21 @@ def step_of(largest: float, rows: int) -> float:
     return math.ldexp(1.0, math.frexp(largest)[1] + _bits(rows) - _FLOAT64_BITS)
 
 
-def round_to_step(values: Float32Array, step: float) -> None:
-    """Round values to the nearest multiples of a step, in place.
+def round_to_step(values: npt.NDArray[Any], step: float, out: Float32Array) -> None:
+    """Write the nearest multiples of a step that float32 has; all bits of a float32 are multiples of some step.
 
     Args:
-        values: float32, any shape; at most `largest` of the call that gave the step.
-        step: As `step_of` returns it.
+        values: float32 or float64, any shape; at most `largest` of the call that gave the step.
+        step: As `step_of` returns it; 0.0 changes nothing.
+        out: float32, same shape; may be `values`.
     """
     if step == 0.0:
+        out[...] = values
         return
     # Beside this number, neighbouring float64 lie one step apart.
     rounder = 1.5 * step * 2.0 ** (_FLOAT64_BITS - 1)
     rounded = np.add(values, rounder, dtype=np.float64)
-    values[...] = np.subtract(rounded, rounder, out=rounded)
+    out[...] = np.subtract(rounded, rounder, out=rounded)
 
 
 def largest_of(values: Float32Array) -> float:

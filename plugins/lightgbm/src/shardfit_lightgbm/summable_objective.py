@@ -11,14 +11,14 @@ import numpy.typing as npt
 
 from shardfit.collectives.contract import Collectives
 from shardfit_lightgbm.config import LightGBMConfig
-from shardfit_lightgbm.gradients import row_gradients
+from shardfit_lightgbm.gradients import Gradients, largest_gradients, row_gradients
 from shardfit_lightgbm.summable import largest_of, round_to_step, step_of
 
 Float32Array = npt.NDArray[np.float32]
 Float64Array = npt.NDArray[np.float64]
 
 # Temporaries of so many rows stay in the cache of a core.
-_BLOCK_ROWS = 2**15
+_BLOCK_ROWS = 2**16
 
 
 class SummableObjective:
@@ -29,6 +29,7 @@ class SummableObjective:
         labels: float32, shape [rows].
         weights: float32, shape [rows], or None.
         class_weights: As `class_weights` returns them.
+        limits: As `gradient_limits` returns them.
         peers: Those that train together; each of them calls this in the same round.
         threads: How many work at once.
     """
@@ -39,11 +40,12 @@ class SummableObjective:
         labels: Float32Array,
         weights: Float32Array | None,
         class_weights: Float64Array | None,
+        limits: tuple[float, float] | None,
         peers: Collectives,
         threads: int,
     ) -> None:
         self._config, self._labels, self._weights, self._class_weights = config, labels, weights, class_weights
-        self._peers, self._threads = peers, threads
+        self._limits, self._peers, self._threads = limits, peers, threads
         self._kept: Float32Array | None = None
         classes = config.objective.classes
         # By class, as LightGBM takes them; used again in each round.
@@ -66,29 +68,39 @@ class SummableObjective:
             scores: Raw scores; float64, shape [rows], or [rows, classes].
             data: LightGBM's Dataset of the rows.
         """
+        if self._limits is not None:
+            steps = [step_of(limit, self._config.rows) for limit in self._limits]
+            self._in_blocks(lambda part: self._write(self._compute(scores, part), steps, part))
+            return self._gradients.T, self._hessians.T
         if self._config.custom_objective is None:
-            largest = np.max([(0.0, 0.0), *self._in_blocks(lambda part: self._compute(scores, part))], axis=0)
+            largest = np.max([(0.0, 0.0), *self._in_blocks(lambda part: self._keep_large(scores, part))], axis=0)
         else:
             self._ask(scores, data)
             largest = np.array([largest_of(self._gradients), largest_of(self._hessians)])
         largest = self._peers.allreduce(largest, "max")
         steps = [step_of(float(value), self._config.rows) for value in largest]
-        self._in_blocks(lambda part: self._round(steps, part))
+        self._in_blocks(lambda part: self._write(self._parts(part), steps, part))
         return self._gradients.T, self._hessians.T
 
-    def _compute(self, scores: Float64Array, part: slice) -> tuple[float, float]:
+    def _compute(self, scores: Float64Array, part: slice) -> Gradients:
         weights = None if self._weights is None else self._weights[part]
         if self._kept is not None:
             weights = self._kept[part] if weights is None else weights * self._kept[part]
         config = self._config
         # Scores beyond reach become infinite gradients, as in LightGBM.
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-            found = row_gradients(
+            return row_gradients(
                 config.objective, config.params, scores[part], self._labels[part], weights, self._class_weights
             )
-            gradients, hessians = self._gradients[..., part], self._hessians[..., part]
-            gradients.T[...], hessians.T[...] = found
+
+    def _keep_large(self, scores: Float64Array, part: slice) -> tuple[float, float]:
+        with np.errstate(over="ignore"):
+            gradients, hessians = self._parts(part)
+            gradients[...], hessians[...] = self._compute(scores, part)
         return largest_of(gradients), largest_of(hessians)
+
+    def _parts(self, part: slice) -> tuple[Float32Array, Float32Array]:
+        return self._gradients[..., part].T, self._hessians[..., part].T
 
     def _ask(self, scores: Float64Array, data: Any) -> None:
         """Take what the user's function finds; the rows that are left out have nothing to say."""
@@ -101,10 +113,10 @@ class SummableObjective:
         classes = self._config.objective.classes
         return values.reshape(classes, -1) if classes > 1 and values.ndim == 1 else values.T
 
-    def _round(self, steps: list[float], part: slice) -> None:
+    def _write(self, found: Gradients, steps: list[float], part: slice) -> None:
         with np.errstate(invalid="ignore"):
-            for values, step in zip((self._gradients, self._hessians), steps, strict=True):
-                round_to_step(values[..., part], step)
+            for values, step, out in zip(found, steps, self._parts(part), strict=True):
+                round_to_step(values, step, out)
 
     def _in_blocks(self, work: Callable[[slice], Any]) -> list[Any]:
         starts = range(0, len(self._labels), _BLOCK_ROWS)
@@ -147,4 +159,29 @@ def class_weights(config: LightGBMConfig, labels: Float32Array, peers: Collectiv
     return heavy
 
 
-__all__ = ["SummableObjective", "class_weights"]
+def gradient_limits(
+    config: LightGBMConfig, weights: Float32Array | None, by_class: Float64Array | None, peers: Collectives
+) -> tuple[float, float] | None:
+    """Return what no gradient and no Hessian can exceed on any worker; None where only their values can tell.
+
+    Called on every worker at the same time.
+
+    Args:
+        config: The trainer's configuration.
+        weights: Of this worker; float32, shape [rows], or None.
+        by_class: As `class_weights` returns them.
+        peers: All workers.
+    """
+    limits = None if config.custom_objective else largest_gradients(config.objective, config.params)
+    if limits is None:
+        return None
+    heaviest = 1.0 if weights is None else largest_of(weights)
+    heaviest = float(peers.allreduce(np.array([heaviest]), "max")[0])
+    if by_class is not None:
+        heaviest *= float(by_class.max())
+    # The product of a gradient and its weight may have been rounded up.
+    gradient, hessian = (limit * heaviest * (1 + 2.0**-40) for limit in limits)
+    return gradient, hessian
+
+
+__all__ = ["SummableObjective", "class_weights", "gradient_limits"]
