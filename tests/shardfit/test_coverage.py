@@ -36,6 +36,15 @@ def test_the_closed_form_of_a_range_is_the_digest_of_its_rows(start: int, rows: 
     assert (closed.rows, closed.powers) == (rows, powers_one_by_one(numbers))
 
 
+@given(st.integers(0, 10**4), st.integers(3, 40), st.data())
+def test_rows_that_are_almost_a_range_are_added_up_one_by_one(start: int, rows: int, data: st.DataObject) -> None:
+    """Between the ends of a range, another row than its own, however near."""
+    numbers = list(range(start, start + rows))
+    numbers[data.draw(st.integers(1, rows - 2))] = data.draw(st.integers(start, start + rows))
+    digest = digest_of(numbers)
+    assert (digest.rows, digest.powers) == (rows, powers_one_by_one(numbers))
+
+
 @given(st.lists(row_numbers, max_size=50), st.randoms(use_true_random=False))
 def test_the_order_of_rows_does_not_matter(rows: list[int], shuffler: object) -> None:
     shuffled = list(rows)
