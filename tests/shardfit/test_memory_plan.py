@@ -175,10 +175,10 @@ def test_a_column_that_is_wider_than_planned_is_refused_before_the_matrix_is_mad
     plan = plan_with(0, "xgboost", params={"storage": "memory"})
     tight = plan_with(plan.memory.peak + 2**20, "xgboost", params={"storage": "memory"})
     profile = Profile.empty(2, 1, 0, SampleSpec(0, 0.0, 0))
-    assert plan_profiled(tight, tight.config, profile).memory == tight.memory
+    assert plan_profiled(tight, tight.config, profile, 512).memory == tight.memory
     profile.missing[0] = 1
     with pytest.raises(InfeasibleRequestError, match=r"in the phase .ingest."):
-        plan_profiled(tight, tight.config, profile)
+        plan_profiled(tight, tight.config, profile, 512)
 
 
 def test_a_plan_of_10_terabytes_and_1000_workers_takes_less_than_a_gigabyte() -> None:

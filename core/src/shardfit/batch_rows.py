@@ -10,6 +10,6 @@ def batch_rows(columns: int) -> int:
     """Return how many rows to decode at once: about 8 MiB of 4-byte values.
 
     Args:
-        columns: How many are decoded.
+        columns: How many values a row has: columns that are decoded, and two for each value of a sparse column.
     """
     return min(max(_BATCH_BYTES // (4 * max(columns, 1)), _FEWEST_BATCH_ROWS), _MOST_BATCH_ROWS)

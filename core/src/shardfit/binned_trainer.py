@@ -19,7 +19,7 @@ from shardfit.engine import WorkerContext
 from shardfit.matrix_reader import MatrixReader, MatrixSpec
 from shardfit.memory_meter import measured
 from shardfit.profile import Profile
-from shardfit.profile.cut_points import choose_cut_points
+from shardfit.profile.cut_points import choose_cut_points, choose_sparse_cut_points
 from shardfit.shard_reader import ShardReader
 from shardfit.trainer import TRAIN, RunSettings, Trainer, WorkerReport
 
@@ -57,6 +57,9 @@ class BinReference:
     ) -> BinReference:
         """Return the bins that the profile of the whole training data gives."""
         categories = profile.category_maps()
+        spec = MatrixSpec(roles, casts, categories, max_bin, missing)
+        if profile.sparse is not None:
+            return cls(spec, choose_sparse_cut_points(profile.sparse, max_bin), content)
 
         def points_of(j: int) -> Float32Array:
             if (name := roles.features[j]) in categories:
@@ -66,7 +69,7 @@ class BinReference:
         # Most of it is sorting, for which NumPy lets other threads run.
         with ThreadPoolExecutor(_CUT_THREADS, thread_name_prefix="shardfit-cut-points") as pool:
             points = tuple(pool.map(points_of, range(len(roles.features))))
-        return cls(MatrixSpec(roles, casts, categories, max_bin, missing), points, content)
+        return cls(spec, points, content)
 
 
 class BinnedTrainer(Trainer):

@@ -22,6 +22,7 @@ def shardfit_sources() -> Mapping[str, SourceOpener]:
     from shardfit.sources.dataframe import DataFrameOpener
     from shardfit.sources.parquet import ParquetOpener
     from shardfit.sources.ray_dataset import RayDatasetOpener
+    from shardfit.sources.svmlight_files import SvmlightOpener
 
     return {
         "arrow": ArrowOpener(),
@@ -31,6 +32,7 @@ def shardfit_sources() -> Mapping[str, SourceOpener]:
         "dataset": _LazyDatasetOpener(),
         "parquet": ParquetOpener(),
         "ray": RayDatasetOpener(),
+        "svmlight": SvmlightOpener(),
     }
 
 

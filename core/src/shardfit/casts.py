@@ -11,10 +11,11 @@
 | durations | `duration` | seconds |
 | text, whole numbers, booleans, if in `categorical_cols` | `category` | the position in the sorted `CategoryMap` |
 | the group column: any of the above, and text | `group` | never turned into a number |
+| lists of (index, value) structs, with XGBoost | `sparse` | float32, and stays sparse |
 
 A dictionary counts as what its values are. Nulls become NaN. All else is refused: text that is not declared
-categorical, lists, structs, binary. A timestamp loses precision: float32 tells present-day seconds apart every 128 s,
-and in days or any other unit it would be no better, since what is rounded is the relative size.
+categorical, other lists, structs, binary. A timestamp loses precision: float32 tells present-day seconds apart every
+128 s, and in days or any other unit it would be no better, since what is rounded is the relative size.
 """
 
 from __future__ import annotations
@@ -31,9 +32,12 @@ import pyarrow.compute as pc
 from shardfit.category_map import CategoryMap, CategoryValue, distinct_categories
 from shardfit.columns import check_column
 from shardfit.errors import UnsupportedTypeError
+from shardfit.sparse import check_features, is_sparse
 
 Float32Array = npt.NDArray[np.float32]
-Rule: TypeAlias = Literal["number", "boolean", "decimal", "date", "timestamp", "time", "duration", "category", "group"]
+Rule: TypeAlias = Literal[
+    "number", "boolean", "decimal", "date", "timestamp", "time", "duration", "category", "group", "sparse"
+]
 
 _TIMESTAMP_NOTE = "seconds since 1970-01-01 UTC as float32, which tells present-day times apart every 128 s"
 _UNITS_IN_A_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
@@ -52,16 +56,22 @@ class ColumnCast:
         arrow_type: Its Arrow type, as text.
         rule: The row of the policy that applies.
         note: What is worth knowing about the result, or empty; the plan shows it.
+        features: How many features a sparse column has; 0 for others.
     """
 
     name: str
     arrow_type: str
     rule: Rule
     note: str = ""
+    features: int = 0
 
 
 def plan_casts(
-    schema: pa.Schema, columns: Sequence[str], categorical: Sequence[str] = (), group: str | None = None
+    schema: pa.Schema,
+    columns: Sequence[str],
+    categorical: Sequence[str] = (),
+    group: str | None = None,
+    sparse: Sequence[str] = (),
 ) -> tuple[ColumnCast, ...]:
     """Return how each of `columns` is cast, in their order. Called on the driver.
 
@@ -70,6 +80,7 @@ def plan_casts(
         columns: Names, each of them once in the schema.
         categorical: Those that hold categories.
         group: The one that holds query groups, which stays as it is; None if it is a feature, too.
+        sparse: Those that may hold sparse features.
 
     Raises:
         UnknownColumnError: A column does not exist, or exists twice.
@@ -79,6 +90,10 @@ def plan_casts(
     for name in columns:
         check_column(name, schema)
         kind = schema.field(name).type
+        if name in sparse and is_sparse(kind):
+            width = check_features(schema.field(name), "the data")
+            casts.append(ColumnCast(name, str(kind), "sparse", features=width))
+            continue
         rule: Rule = "group" if name == group else "category" if name in categorical else _numeric_rule(name, kind)
         if rule in {"category", "group"}:
             _check_discrete(name, _value_type(kind), rule)
@@ -197,6 +212,12 @@ def _value_type(kind: pa.DataType) -> pa.DataType:
 
 def _numeric_rule(name: str, kind: pa.DataType) -> Rule:
     kind = _value_type(kind)
+    if is_sparse(kind):
+        raise UnsupportedTypeError(
+            f"casting column {name!r} to float32",
+            "it holds sparse features, lists of (index, value)",
+            "Train XGBoost on it, alone in input_cols; for anything else, turn it into columns first.",
+        )
     for rule, fits in _NUMERIC_RULES:
         if fits(kind):
             return rule

@@ -97,6 +97,28 @@ class DataConnector:
         return cls(_plain_paths(path), "csv", {**options, **_storage(storage_options, filesystem)})
 
     @classmethod
+    def from_svmlight(
+        cls,
+        path: Paths,
+        *,
+        features: int | None = None,
+        zero_based: bool = False,
+        storage_options: Mapping[str, Any] | None = None,
+        filesystem: Any = None,
+    ) -> DataConnector:
+        """Return a connector for SVMLight (LIBSVM) files; its columns are `label`, `qid` if rows have one, `features`.
+
+        Args:
+            path: As for `from_parquet`.
+            features: How many there are, for files in which the last ones do not occur; None for the largest index.
+            zero_based: Whether indices start at 0 rather than 1. An index 0 is an error unless it is True.
+            storage_options: As for `from_parquet`.
+            filesystem: As for `from_parquet`.
+        """
+        options = {"features": features, "zero_based": zero_based, **_storage(storage_options, filesystem)}
+        return cls(_plain_paths(path), "svmlight", options)
+
+    @classmethod
     def from_dataset(cls, dataset: Any) -> DataConnector:
         """Return a connector for a `pyarrow.dataset.Dataset`; the values of its hive partitions are columns."""
         return cls(dataset, "dataset")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +20,10 @@ class DataShape:
         shares_driver: Whether the worker is the driver's process, which merges the profile.
         on_gpu: Whether workers have GPUs.
         gapless: Whether it is known that no feature lacks a value.
+        values: Values of a sparse column in the largest shard; None where features are dense.
+        eval_values: The same for the evaluation sets, added up.
+        total_values: Values of a sparse column in the whole training data.
+        bins: How many all features have together; None before they have been chosen.
     """
 
     rows: int
@@ -32,3 +36,27 @@ class DataShape:
     shares_driver: bool = False
     on_gpu: bool = False
     gapless: bool = True
+    values: int | None = None
+    eval_values: int = 0
+    total_values: int = 0
+    bins: int | None = None
+
+    def for_workers(self, workers: int, planned: int) -> DataShape:
+        """Return the shape on so many workers, as evenly as can be, none of which is the driver.
+
+        Args:
+            workers: 1 or more.
+            planned: How many this shape was made for.
+        """
+
+        def share(all_of: int) -> int:
+            return -(-all_of // workers)
+
+        return replace(
+            self,
+            rows=share(self.total_rows),
+            eval_rows=share(self.eval_rows * planned),
+            values=None if self.values is None else share(self.total_values),
+            eval_values=share(self.eval_values * planned),
+            shares_driver=False,
+        )

@@ -14,6 +14,7 @@ from shardfit.columns import ColumnRoles
 from shardfit.coverage import DatasetCoverage, RowDigest
 from shardfit.row_hash import hash_rows
 from shardfit.shard_reader import ShardBatch, ShardReader
+from shardfit.sparse import SparseRows
 
 Float32Array = npt.NDArray[np.float32]
 Int64Array = npt.NDArray[np.int64]
@@ -41,6 +42,22 @@ class MatrixSpec:
     def feature_casts(self) -> tuple[ColumnCast, ...]:
         """The casts of the features, in the order of the model."""
         return self.casts[: len(self.roles.features)]
+
+    @property
+    def sparse_features(self) -> int | None:
+        """Number of features of the sparse column, or None where features are dense."""
+        return self.casts[0].features if self.casts[0].rule == "sparse" else None
+
+    def encode_sparse(self, records: pa.RecordBatch) -> SparseRows | None:
+        """Return the features of `records` where they are sparse, those that are missing left out; else None.
+
+        Raises:
+            InvalidValueError: An index is not above the one before it, or beyond the number of features.
+        """
+        if (features := self.sparse_features) is None:
+            return None
+        name = self.roles.features[0]
+        return SparseRows.of(records.column(name), name, features, self.missing)
 
     def cast(self, column: str) -> ColumnCast:
         """Return the cast of one column."""
@@ -85,6 +102,7 @@ class MatrixBatch:
         weights: float32, shape [rows], or None.
         group_starts: For each row, whether a query group starts with it; bool, shape [rows], or None.
         base_margin: float32, shape [rows] or [rows, outputs], or None.
+        sparse: The features where they are sparse; `features` is then without columns.
     """
 
     row_ids: Int64Array
@@ -93,6 +111,7 @@ class MatrixBatch:
     weights: Float32Array | None
     group_starts: npt.NDArray[np.bool_] | None
     base_margin: Float32Array | None
+    sparse: SparseRows | None = None
 
 
 class MatrixReader:
@@ -130,18 +149,19 @@ class MatrixReader:
 
     def no_rows(self) -> MatrixBatch:
         """Return a batch without rows, for libraries that want at least one batch."""
-        roles = self.spec.roles
+        roles, width = self.spec.roles, self.spec.sparse_features
 
         def empty(columns: int) -> Float32Array:
             return np.empty(0 if columns == 1 else (0, columns), dtype=np.float32)
 
         return MatrixBatch(
             np.empty(0, dtype=np.int64),
-            np.empty((0, len(roles.features)), dtype=np.float32),
+            np.empty((0, len(roles.features) if width is None else 0), dtype=np.float32),
             empty(len(roles.label)),
             None if roles.weight is None else empty(1),
             None if roles.group is None else np.empty(0, dtype=bool),
             empty(len(roles.base_margin)) if roles.base_margin else None,
+            None if width is None else SparseRows.nothing(0, width),
         )
 
     def coverage(self, library_rows: int | None, profiled_content: int | None) -> DatasetCoverage:
@@ -155,14 +175,16 @@ class MatrixReader:
         return DatasetCoverage(planned, self.handed, library_rows, profiled_content, self.content)
 
     def _encode(self, batch: ShardBatch, starts: npt.NDArray[np.bool_] | None) -> MatrixBatch:
-        records = batch.records
+        records, sparse = batch.records, self.spec.encode_sparse(batch.records)
+        none = np.empty((records.num_rows, 0), dtype=np.float32)
         return MatrixBatch(
             batch.row_ids,
-            self.spec.encode(records),
+            self.spec.encode(records) if sparse is None else none,
             self.spec.labels(records),
             self.spec.weights(records),
             starts,
             self.spec.base_margin(records),
+            sparse,
         )
 
     def _tally(self, batch: MatrixBatch) -> MatrixBatch:

@@ -6,6 +6,7 @@ from shardfit.batch_rows import batch_rows
 from shardfit.data_shape import DataShape
 from shardfit.memory_plan import MemoryPart
 from shardfit.shard_reader import FEW_SLICES, MOST_JOINED_BYTES
+from shardfit.sparse import SAMPLED_VALUE_BYTES, most_distinct
 
 _PROCESS = 180 * 2**20
 _BATCHES = 4
@@ -13,6 +14,8 @@ _COLUMN_BUFFER = 2**20
 _MOST_SAMPLE_ROWS = 200_000
 _MOST_SAMPLE_BYTES = 256 * 2**20
 _DISTINCT = 1024
+# A range of bytes of a text file, and the words of the part of it that is being parsed.
+_PARSED = 64 * 2**20
 
 
 def core_parts(shape: DataShape, *, profiles: bool, batches: int = _BATCHES) -> list[MemoryPart]:
@@ -23,6 +26,8 @@ def core_parts(shape: DataShape, *, profiles: bool, batches: int = _BATCHES) -> 
         profiles: Whether the trainer wants a profile.
         batches: How many decoded batches are there at a time.
     """
+    if shape.values is not None:
+        return sparse_parts(shape, profiles=profiles, batches=batches)
     row_bytes = shape.row_bytes or 4 * (shape.columns or shape.features)
     fragment, shard = shape.fragment_rows or shape.total_rows, max(shape.rows, shape.eval_rows)
     # Where there are many, those of few rows are joined.
@@ -30,7 +35,7 @@ def core_parts(shape: DataShape, *, profiles: bool, batches: int = _BATCHES) -> 
         fragment = max(fragment, MOST_JOINED_BYTES // max(row_bytes, 1))
     rows = min(batch_rows(shape.columns or shape.features), fragment, shard)
     parts = [
-        MemoryPart("process", _PROCESS, "Python, pyarrow, NumPy and shardfit themselves"),
+        _process(),
         MemoryPart(
             "batches",
             batches * rows * row_bytes + rows * 4 * shape.features,
@@ -39,6 +44,38 @@ def core_parts(shape: DataShape, *, profiles: bool, batches: int = _BATCHES) -> 
         ),
     ]
     return [*parts, *_profile_parts(shape)] if profiles else parts
+
+
+def sparse_parts(shape: DataShape, *, profiles: bool, batches: int) -> list[MemoryPart]:
+    """Return what every worker's memory goes to where features are sparse; arguments as for `core_parts`."""
+    values, per_row = shape.values or 0, -(-shape.total_values // max(shape.total_rows, 1))
+    most = min(shape.fragment_rows or shape.total_rows, max(shape.rows, shape.eval_rows))
+    rows = min(batch_rows(shape.columns + 2 * per_row), most)
+    parts = [
+        _process(),
+        MemoryPart(
+            "batches",
+            (batches + 1) * rows * shape.row_bytes + _PARSED,
+            f"{batches} batches of {rows:,} decoded rows, {shape.row_bytes:,} bytes each, one of them twice, and text",
+            ("profile", "ingest"),
+        ),
+    ]
+    if not profiles:
+        return parts
+    share = shape.total_values if shape.shares_driver else values
+    sampled = min(SAMPLED_VALUE_BYTES * share, _MOST_SAMPLE_BYTES, SAMPLED_VALUE_BYTES * per_row * _MOST_SAMPLE_ROWS)
+    distinct = min(share, shape.features * most_distinct(shape.features, _DISTINCT, 2))
+    return [
+        *parts,
+        MemoryPart("sample", 2 * sampled, "values that bins come from, twice while they are sorted", ("profile",)),
+        MemoryPart(
+            "distinct",
+            32 * distinct,
+            f"up to {distinct:,} distinct values, which are being sorted",
+            ("profile",),
+        ),
+        MemoryPart("counts", 48 * shape.features, "counts and ends of each feature", ("profile",)),
+    ]
 
 
 def sample_bytes(rows: int, features: int) -> int:
@@ -50,6 +87,10 @@ def sample_bytes(rows: int, features: int) -> int:
     """
     most = max(_MOST_SAMPLE_BYTES // (4 * max(features, 1)), 8192)
     return 4 * features * min(rows, _MOST_SAMPLE_ROWS, most)
+
+
+def _process() -> MemoryPart:
+    return MemoryPart("process", _PROCESS, "Python, pyarrow, NumPy and shardfit themselves")
 
 
 def _profile_parts(shape: DataShape) -> list[MemoryPart]:

@@ -263,15 +263,16 @@ class Run:
         """
         self._plan = plan
         self._warn(plan.warnings)
+        names = plan.roles.features if profile.sparse is None else ()
         found = [
             f"{name}: {count:,} whole numbers from {LARGEST_EXACT_INTEGER:,} on are rounded to float32; neighbours may "
             "become equal."
-            for name, count in zip(plan.roles.features, profile.beyond_float32.tolist(), strict=True)
+            for name, count in zip(names, profile.beyond_float32.tolist(), strict=True)
             if count
         ]
         found += [
             f"{name}: every value is missing."
-            for name, missing in zip(plan.roles.features, profile.missing.tolist(), strict=True)
+            for name, missing in zip(names, profile.missing.tolist(), strict=True)
             if missing == profile.rows and name not in profile.categories
         ]
         self._warn(found)

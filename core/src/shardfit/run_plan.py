@@ -12,7 +12,7 @@ import pyarrow as pa
 from shardfit.casts import ColumnCast, decoded_width, plan_casts, same_categories
 from shardfit.columns import ColumnRoles
 from shardfit.data_shape import DataShape
-from shardfit.errors import DataError, EmptyDataError, InvalidArgumentError, SchemaMismatchError
+from shardfit.errors import DataError, EmptyDataError, InvalidArgumentError, SchemaMismatchError, UnsupportedTypeError
 from shardfit.groups import build_group_index
 from shardfit.job import Job
 from shardfit.memory_fit import check_memory, memory_of, plan_memory
@@ -22,6 +22,7 @@ from shardfit.registry import Registry
 from shardfit.scaling import ClusterResources, ScalingRequest, WorkerLayout
 from shardfit.shard_plan import ShardingConstraints, ShardPlan, World
 from shardfit.source import DataSource, Fragment
+from shardfit.sparse import ENTRY_BYTES
 from shardfit.trainer import TRAIN, Trainer
 
 
@@ -143,7 +144,7 @@ def plan_run(job: Job, registry: Registry, cluster: ClusterResources) -> RunPlan
     datasets = {name: DatasetPlan(sources[name], fragments[name], constraints[name], plans[name]) for name in sources}
     asked_config = config
     config, layout, memory, memory_warnings = _memory(
-        job, trainer, asked_config, layout, _shape(datasets, roles, layout)
+        job, trainer, asked_config, layout, _shape(datasets, roles, layout, casts)
     )
     warnings = (
         *trainer.warnings(config, roles, layout),
@@ -202,25 +203,27 @@ def replan(plan: RunPlan, registry: Registry, layout: WorkerLayout) -> RunPlan:
     keep = plan.trainer.deals_rows
     layout, plans = plan_shards(plan.job, registry, layout, fragments, constraints, keep)
     datasets = {name: replace(dataset, shard_plan=plans[name]) for name, dataset in plan.datasets.items()}
-    shape = _shape(datasets, plan.roles, layout)
+    shape = _shape(datasets, plan.roles, layout, plan.casts)
     config, layout, memory, _ = _memory(plan.job, plan.trainer, plan.asked_config, layout, shape)
     return replace(plan, config=config, layout=layout, datasets=datasets, memory=memory)
 
 
-def plan_profiled(plan: RunPlan, config: Any, profile: Profile) -> RunPlan:
+def plan_profiled(plan: RunPlan, config: Any, profile: Profile, bins: int) -> RunPlan:
     """Return the plan with what the profile says of memory: values that are missing make matrices wider.
 
     Args:
         plan: Of this attempt.
         config: What the trainer's `with_profile` returned.
         profile: Of the whole training data.
+        bins: How many all features have together.
 
     Raises:
         InfeasibleRequestError: The workers' memory will not do after all.
     """
     # Categories are not among the values that a profile counts.
-    counted = [name not in profile.categories for name in plan.roles.features]
-    shape = replace(_shape(plan.datasets, plan.roles, plan.layout), gapless=not profile.missing[counted].any())
+    counted = [name not in profile.categories for name in plan.roles.features if profile.sparse is None]
+    gapless = profile.sparse is None and not profile.missing[counted].any()
+    shape = replace(_shape(plan.datasets, plan.roles, plan.layout, plan.casts), gapless=gapless, bins=bins)
     config, layout, memory, warnings = _memory(plan.job, plan.trainer, config, plan.layout, shape)
     new = tuple(warning for warning in warnings if warning not in plan.warnings)
     return replace(plan, config=config, layout=layout, memory=memory, warnings=(*plan.warnings, *new))
@@ -263,18 +266,24 @@ def _plan_casts(
     if trainer.deals_rows:
         return ()
     training = schemas[TRAIN]
-    casts = plan_casts(training, roles.all, roles.categorical, _group_alone(roles))
+    sparse = roles.features if trainer.takes_sparse else ()
+    casts = plan_casts(training, roles.all, roles.categorical, _group_alone(roles), sparse)
+    _check_sparse_alone(roles, casts)
     for name in job.evals:
         with _about(name):
-            _check_same_types(schemas[name], training, roles, casts)
+            _check_same_types(schemas[name], training, roles, casts, sparse)
     return casts
 
 
 def _check_same_types(
-    schema: pa.Schema, training: pa.Schema, roles: ColumnRoles, casts: tuple[ColumnCast, ...]
+    schema: pa.Schema,
+    training: pa.Schema,
+    roles: ColumnRoles,
+    casts: tuple[ColumnCast, ...],
+    sparse: tuple[str, ...],
 ) -> None:
     roles.resolve(schema)
-    others = plan_casts(schema, roles.all, roles.categorical, _group_alone(roles))
+    others = plan_casts(schema, roles.all, roles.categorical, _group_alone(roles), sparse)
     for cast, other in zip(casts, others, strict=True):
         types = schema.field(cast.name).type, training.field(cast.name).type
         if cast.rule != other.rule or (cast.rule == "category" and not same_categories(*types)):
@@ -283,6 +292,24 @@ def _check_same_types(
                 f"it is {other.arrow_type}, there it is {cast.arrow_type}",
                 "Make the types agree.",
             )
+        if other.features > cast.features:
+            raise SchemaMismatchError(
+                f"comparing column {cast.name!r} with the training data",
+                f"it has {other.features:,} features, there it has {cast.features:,}",
+                "Say how many there are of the training data, too, with features= or in the metadata of its field; and "
+                "check that indices start at the same number.",
+            )
+
+
+def _check_sparse_alone(roles: ColumnRoles, casts: tuple[ColumnCast, ...]) -> None:
+    sparse = [cast.name for cast in casts if cast.rule == "sparse"]
+    if sparse and len(roles.features) > 1:
+        others = [name for name in roles.features if name != sparse[0]]
+        raise UnsupportedTypeError(
+            f"learning from the sparse column {sparse[0]!r}",
+            f"there are other features: {', '.join(map(repr, others[:5]))}",
+            f"Pass input_cols=[{sparse[0]!r}], queries as group_col, and give other values an index of their own.",
+        )
 
 
 def _scaling_request(job: Job, fragments: Sequence[Fragment], schema: pa.Schema, roles: ColumnRoles) -> ScalingRequest:
@@ -308,21 +335,22 @@ def _memory(
     chosen, layout, memory = plan_memory(trainer, config, layout, shape)
 
     def needed(workers: int) -> int:
-        rows, evals = -(-shape.total_rows // workers), -(-shape.eval_rows * layout.workers // workers)
-        less = replace(shape, rows=rows, eval_rows=evals, shares_driver=False)
+        less = shape.for_workers(workers, layout.workers)
         tried, _ = trainer.within_memory(config, less, memory.available)
         return memory_of(trainer, tried, less).peak
 
     return chosen, layout, memory, check_memory(job.memory_check, memory, needed, layout.workers)
 
 
-def _shape(datasets: Mapping[str, DatasetPlan], roles: ColumnRoles, layout: WorkerLayout) -> DataShape:
+def _shape(
+    datasets: Mapping[str, DatasetPlan], roles: ColumnRoles, layout: WorkerLayout, casts: tuple[ColumnCast, ...]
+) -> DataShape:
     largest = {name: int(dataset.shard_plan.worker_rows.max(initial=0)) for name, dataset in datasets.items()}
     rows = largest.pop(TRAIN)
     train = datasets[TRAIN]
     total = train.shard_plan.rows
     schema = train.source.schema()
-    return DataShape(
+    shape = DataShape(
         rows,
         total,
         len(roles.features),
@@ -332,4 +360,25 @@ def _shape(datasets: Mapping[str, DatasetPlan], roles: ColumnRoles, layout: Work
         fragment_rows=max(fragment.rows for dataset in datasets.values() for fragment in dataset.fragments),
         shares_driver=layout.engine == "inline",
         on_gpu=layout.uses_gpu,
+    )
+    return _sparse_shape(shape, casts[0].features, datasets) if casts and casts[0].features else shape
+
+
+def _sparse_shape(shape: DataShape, features: int, datasets: Mapping[str, DatasetPlan]) -> DataShape:
+    largest = {
+        name: max((shard.values for shard in dataset.shard_plan.shards(dataset.fragments)), default=0)
+        for name, dataset in datasets.items()
+    }
+    values = largest.pop(TRAIN)
+    total = sum(fragment.values or 0 for fragment in datasets[TRAIN].fragments)
+    row_bytes = shape.row_bytes + ENTRY_BYTES * total // max(shape.total_rows, 1)
+    evals = sum(largest.values())
+    return replace(
+        shape,
+        features=features,
+        values=values,
+        eval_values=evals,
+        total_values=total,
+        row_bytes=row_bytes,
+        gapless=False,
     )

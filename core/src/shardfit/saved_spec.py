@@ -25,6 +25,7 @@ def spec_to_values(spec: MatrixSpec) -> dict[str, Any]:
         "base_margin": list(spec.roles.base_margin),
         "casts": [
             {"name": cast.name, "arrow_type": cast.arrow_type, "rule": cast.rule}
+            | ({"features": cast.features} if cast.features else {})
             for cast in map(casts.__getitem__, known_roles(spec.roles).all)
         ],
         "categories": {name: json.loads(known.to_json()) for name, known in spec.categories.items()},

@@ -77,6 +77,16 @@ class Shard:
         """Number of rows of this shard."""
         return sum(piece.rows for piece in self.slices)
 
+    @property
+    def values(self) -> int:
+        """About how many values a sparse column has in these rows; 0 where there is none, or this is not known."""
+        return sum((part.fragment.values or 0) * part.rows // max(part.fragment.rows, 1) for part in self.slices)
+
+    @property
+    def values_per_row(self) -> int:
+        """About how many values a sparse column has in each row, rounded up."""
+        return -(-self.values // max(self.rows, 1))
+
 
 @dataclass(frozen=True, slots=True)
 class ShardingConstraints:

@@ -22,6 +22,7 @@ class Fragment:
         version: What the content is recognised by when it is read again (size, time, entity tag); a reader that
             finds another version raises `ChangedDataError`. Empty where the content cannot change.
         position: Private to the source that made the fragment, for example byte offsets.
+        values: How many values its sparse column holds; None where it has none, or this is not known.
     """
 
     uri: str
@@ -30,6 +31,7 @@ class Fragment:
     bytes: int | None = None
     version: str = ""
     position: tuple[int, ...] = ()
+    values: int | None = None
 
     def __post_init__(self) -> None:
         if self.rows < 0:

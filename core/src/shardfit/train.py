@@ -118,7 +118,7 @@ def train_attempt(run: Run, plan: RunPlan, workers: WorkerGroup, known: KnownPro
         with run.phase("profile"):
             profile = partial(profile_datasets, plan, plan.trainer, workers, sources, shards, run.on_event)
             made = known.of(plan, plan.trainer, profile)
-            plan = plan_profiled(plan, made.config, made.profile)
+            plan = plan_profiled(plan, made.config, made.profile, sum(map(len, made.reference.cut_points)))
             run.profiled(made.profile, plan)
             config, settings = plan.config, replace(settings, reference=made.reference)
         del made  # Its sample would take memory for as long as training lasts.

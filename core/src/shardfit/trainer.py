@@ -96,6 +96,9 @@ class Trainer(ABC):
     """Whether the trainer deals the rows of whole datasets to its workers itself, batch by batch, instead of reading
     shards. It is then given every fragment, no type is cast for it, and a small table leaves no worker out."""
 
+    takes_sparse: bool = False
+    """Whether the trainer can learn from a sparse column, which is then the only feature; see `shardfit.sparse`."""
+
     @abstractmethod
     def configure(self, params: Mapping[str, Any]) -> Any:
         """Return the configuration that `params` ask for. Called once, on the driver.

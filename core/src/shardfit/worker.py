@@ -154,6 +154,7 @@ def open_shards(
         def tell(rows: int) -> None:
             context.progress(phase, rows, total, dataset)
 
-        return ShardReader(dataset, sources[dataset], part.shard, part.columns, batch_rows(len(part.columns)), tell)
+        rows = batch_rows(len(part.columns) + 2 * part.shard.values_per_row)
+        return ShardReader(dataset, sources[dataset], part.shard, part.columns, rows, tell)
 
     return {dataset: reader(dataset, part) for dataset, part in shards.items()}

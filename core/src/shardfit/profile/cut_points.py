@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shardfit.profile import DistinctValues, Profile
+from shardfit.profile.sparse_summary import SparseSummary
 
 Float32Array = npt.NDArray[np.float32]
 
@@ -27,34 +28,68 @@ def choose_cut_points(profile: Profile, feature: int, max_bin: int) -> Float32Ar
     """
     if np.isnan(profile.minimum[feature]):
         return np.empty(0, dtype=np.float32)
-    distinct = profile.distinct[feature]
+    column = profile.sample[:, feature]
+    present = np.flatnonzero(~np.isnan(column))
+    ends = np.array([profile.minimum[feature], profile.maximum[feature]], dtype=np.float32)
+    return _choose(ends, profile.distinct[feature], column[present], profile.sample_weights[present], max_bin)
+
+
+def choose_sparse_cut_points(summary: SparseSummary, max_bin: int) -> tuple[Float32Array, ...]:
+    """Return the values that separate the bins of each sparse feature, as `choose_cut_points` does.
+
+    Args:
+        summary: Of the whole training data.
+        max_bin: Most points of a feature, 2 or more.
+    """
+    features, distinct = len(summary.present), summary.distinct
+    # By feature, then by row: the order of the sample must not depend on who read what.
+    order = np.lexsort((summary.sample_rows, summary.sample_features))
+    values, weights = summary.sample_values[order], summary.sample_weights[order]
+    bounds = np.arange(features + 1)
+    sampled = np.searchsorted(summary.sample_features[order], bounds)
+    known = np.searchsorted(distinct.features, bounds)
+    ends = np.stack([summary.minimum, summary.maximum], axis=1)
+    # Most features of many have few values, and a look at each of them on its own would take a minute a million.
+    few = (distinct.complete & (np.diff(known) <= max_bin)).tolist()
+    ascending = distinct.values[np.lexsort((distinct.values, distinct.features))]
+    places = known.tolist()
+
+    def points_of(j: int) -> Float32Array:
+        start, stop = places[j], places[j + 1]
+        if few[j]:
+            return ascending[start:stop]
+        part = slice(sampled[j], sampled[j + 1])
+        return _choose(ends[j], distinct.of(start, stop), values[part], weights[part], max_bin)
+
+    return tuple(map(points_of, range(features)))
+
+
+def _choose(
+    ends: Float32Array, distinct: DistinctValues, sample: Float32Array, weights: Float32Array, max_bin: int
+) -> Float32Array:
     if distinct.complete and len(distinct.values) <= max_bin:
         return np.sort(distinct.values)
-    ends = np.array([profile.minimum[feature], profile.maximum[feature]], dtype=np.float32)
     # Adding 0 makes one of both zeros: which of them ends up as the minimum depends on the order of merging.
-    points = np.union1d(ends, _sample_quantiles(profile, feature, max_bin - 2)) + np.float32(0)
+    points = np.union1d(ends, _sample_quantiles(sample, weights, max_bin - 2)) + np.float32(0)
     return _fill_with_distinct(points, distinct, max_bin)
 
 
-def _sample_quantiles(profile: Profile, feature: int, count: int) -> Float32Array:
-    column = profile.sample[:, feature]
-    present = np.flatnonzero(~np.isnan(column))
-    if not len(present) or count < 1:
+def _sample_quantiles(sample: Float32Array, weights: Float32Array, count: int) -> Float32Array:
+    if not len(sample) or count < 1:
         return np.empty(0, dtype=np.float32)
-    weights = profile.sample_weights[present]
     if (weights == weights[0]).all():
         # Without weights the values alone need sorting, which is ten times faster.
-        values = np.sort(column[present])
+        values = np.sort(sample)
         levels = np.ceil(np.arange(1, count + 1) / (count + 1) * len(values)).astype(np.int64) - 1
         quantiles: Float32Array = np.unique(values[levels])
         return quantiles
-    order = present[np.argsort(column[present], kind="stable")]
-    heaviness = np.cumsum(profile.sample_weights[order], dtype=np.float64)
+    order = np.argsort(sample, kind="stable")
+    heaviness = np.cumsum(weights[order], dtype=np.float64)
     if heaviness[-1] <= 0:
         heaviness = np.arange(1, len(order) + 1, dtype=np.float64)
     levels = np.arange(1, count + 1) / (count + 1) * heaviness[-1]
     positions = np.searchsorted(heaviness, levels, side="left")
-    chosen: Float32Array = np.unique(column[order[np.minimum(positions, len(order) - 1)]])
+    chosen: Float32Array = np.unique(sample[order[np.minimum(positions, len(order) - 1)]])
     return chosen
 
 

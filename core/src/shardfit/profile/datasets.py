@@ -9,9 +9,11 @@ from typing import Any
 from shardfit.binned_trainer import BinnedTrainer, BinReference
 from shardfit.engine import Shared, WorkerGroup
 from shardfit.events import EventSink
+from shardfit.profile.samples import SampleSpec
 from shardfit.profile.shard import ProfileRequest, check_weights
-from shardfit.profile.summary import Profile, SampleSpec
+from shardfit.profile.summary import Profile
 from shardfit.run_plan import RunPlan
+from shardfit.sparse import SAMPLED_VALUE_BYTES, most_distinct
 from shardfit.trainer import TRAIN
 from shardfit.worker import WorkerShard, profile_worker
 
@@ -123,10 +125,20 @@ def profile_datasets(
 
 
 def _request(plan: RunPlan, trainer: BinnedTrainer) -> ProfileRequest:
-    rows, columns = plan.datasets[TRAIN].shard_plan.rows, len(plan.roles.features)
-    sample = SampleSpec.within(plan.job.seed, rows, columns, MOST_SAMPLE_ROWS, MOST_SAMPLE_BYTES)
-    sample = replace(sample, distinct=max(sample.distinct, 2 * trainer.max_bin(plan.config)))
+    sample = _sample(plan, trainer.max_bin(plan.config))
     nothing = SampleSpec(plan.job.seed, 0.0, 0)
     specs = {name: sample if name == TRAIN else nothing for name in plan.datasets}
     terms = trainer.terms(plan.config, plan.roles)
     return ProfileRequest(plan.roles, plan.casts, trainer.missing(plan.config), terms, specs)
+
+
+def _sample(plan: RunPlan, max_bin: int) -> SampleSpec:
+    train, features = plan.datasets[TRAIN], plan.casts[0].features
+    rows, columns = train.shard_plan.rows, len(plan.roles.features)
+    if features:
+        # Of a value, its row, feature and weight are kept as well: five columns' worth.
+        values = sum(fragment.values or 0 for fragment in train.fragments)
+        columns = -(-SAMPLED_VALUE_BYTES * values // (4 * max(rows, 1)))
+    sample = SampleSpec.within(plan.job.seed, rows, columns, MOST_SAMPLE_ROWS, MOST_SAMPLE_BYTES)
+    distinct = max(sample.distinct, 2 * max_bin)
+    return replace(sample, distinct=most_distinct(features, distinct, max_bin) if features else distinct)

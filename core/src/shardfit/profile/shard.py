@@ -16,6 +16,7 @@ from shardfit.errors import InvalidValueError
 from shardfit.matrix_reader import MatrixSpec, digest_content
 from shardfit.profile import Profile, ProfileBuilder, SampleSpec
 from shardfit.shard_reader import ShardBatch, ShardReader
+from shardfit.sparse import SparseRows
 
 Float32Array = npt.NDArray[np.float32]
 
@@ -57,7 +58,11 @@ def profile_shard(
     """
     spec = MatrixSpec(request.roles, request.casts, {}, missing=request.missing)
     builder = ProfileBuilder(
-        len(request.roles.features), len(request.roles.label), request.terms, request.specs[reader.dataset]
+        0 if spec.sparse_features else len(request.roles.features),
+        len(request.roles.label),
+        request.terms,
+        request.specs[reader.dataset],
+        spec.sparse_features,
     )
     integers = [j for j, cast in enumerate(spec.feature_casts) if _is_wide_integer(cast)]
     for batch in reader.batches():
@@ -68,10 +73,13 @@ def profile_shard(
             checks.weights(request.roles.weight)
         if request.roles.base_margin:
             checks.finite(request.roles.base_margin)
-        features = _encode_numeric(checks, builder)
-        builder.add_features(batch.row_ids, features, weights, integers)
-        if (infinite := builder.infinite_feature()) is not None:
-            checks.reject(request.roles.features[infinite], np.isinf(features[:, infinite]), "an infinite value")
+        if (rows := checks.sparse()) is not None:
+            builder.add_sparse(batch.row_ids, rows, weights)
+        else:
+            features = _encode_numeric(checks, builder)
+            builder.add_features(batch.row_ids, features, weights, integers)
+            if (infinite := builder.infinite_feature()) is not None:
+                checks.reject(request.roles.features[infinite], np.isinf(features[:, infinite]), "an infinite value")
         builder.add_labels(batch.row_ids, labels)
         builder.add_content(digest_content(batch.row_ids, labels))
         if with_terms:
@@ -117,6 +125,22 @@ class _Checks:
         weights = self.finite((name,))
         if (negative := weights < 0).any():
             self.reject(name, negative, f"the negative weight {float(weights[np.flatnonzero(negative)[0]])!r}")
+
+    def sparse(self) -> SparseRows | None:
+        """Return the features where they are sparse, each of whose values must be finite; else None."""
+        name = self.spec.roles.features[0]
+        try:
+            rows = self.spec.encode_sparse(self.batch.records)
+        except InvalidValueError as error:
+            first, origin = int(self.batch.row_ids[0]), self.batch.origin
+            asked = f"checking column {name!r} of dataset {self.dataset!r} ({origin})"
+            raise InvalidValueError(asked, f"{error.found} that begins with row {first}", error.advice) from error
+        if rows is not None and not np.isfinite(rows.values).all():
+            bad = np.zeros(rows.rows, dtype=bool)
+            bad[rows.row_numbers[~np.isfinite(rows.values)]] = True
+            index = int(rows.indices[np.flatnonzero(~np.isfinite(rows.values))[0]])
+            self.reject(name, bad, f"an infinite value at index {index}")
+        return rows
 
     def categories(self, name: str) -> frozenset[CategoryValue]:
         """Return the distinct categories of a column."""

@@ -11,96 +11,14 @@ import numpy.typing as npt
 
 from shardfit.casts import CategoryMap
 from shardfit.exact_sum import LIMBS, exact_parts, exact_total
-from shardfit.row_hash import hash_rows, hash_values, rows_below
+from shardfit.profile.samples import DistinctBuilder, DistinctValues, SampleSpec
+from shardfit.profile.sparse_summary import SparseSummary, SparseSummaryBuilder
+from shardfit.sparse import SparseRows
 
 Float32Array = npt.NDArray[np.float32]
 Int64Array = npt.NDArray[np.int64]
 
 LARGEST_EXACT_INTEGER = 2**24
-
-
-@dataclass(frozen=True, slots=True)
-class SampleSpec:
-    """Which rows and values a profile keeps.
-
-    Args:
-        seed: Seed of the row hash.
-        fraction: Share of the rows, 0 to 1; a row is kept by the hash of its global number alone.
-        distinct: Most distinct values kept for each column; 0 for none.
-    """
-
-    seed: int
-    fraction: float
-    distinct: int = 1024
-
-    @classmethod
-    def within(cls, seed: int, rows: int, columns: int, max_rows: int, max_bytes: int) -> SampleSpec:
-        """Return the spec that keeps about as many rows as both limits allow.
-
-        Args:
-            seed: Seed of the row hash.
-            rows: Rows of the whole dataset.
-            columns: Columns of the sample, 4 bytes each.
-            max_rows: Most rows, on average over seeds.
-            max_bytes: Most bytes, on average over seeds; never fewer than 8,192 rows.
-        """
-        wanted = min(max_rows, max(max_bytes // (4 * max(columns, 1)), 8192))
-        return cls(seed, min(1.0, wanted / max(rows, 1)))
-
-    def keeps(self, row_ids: Int64Array) -> npt.NDArray[np.bool_]:
-        """Return which rows the sample keeps; bool, shape [rows]."""
-        if self.fraction >= 1.0:
-            return np.ones(len(row_ids), dtype=bool)
-        return hash_rows(row_ids, self.seed) < rows_below(self.fraction)
-
-
-@dataclass(frozen=True, eq=False)
-class DistinctValues:
-    """A sample of one column's distinct values: those with the smallest hashes, at most `limit`.
-
-    Every distinct value has the same chance, however rare it is; while fewer than `limit` exist, all are there.
-    Source: Bar-Yossef et al., Counting distinct elements in a data stream, 2002 (k minimum values).
-
-    Args:
-        values: float32, shape [kept], in the order of their hashes.
-        limit: Most values to keep.
-        complete: Whether these are all the distinct values.
-    """
-
-    values: Float32Array
-    limit: int
-    complete: bool = True
-
-    @classmethod
-    def empty(cls, limit: int) -> DistinctValues:
-        """Return the sample of no values."""
-        return cls(np.empty(0, dtype=np.float32), limit, complete=limit > 0)
-
-    def add(self, values: Float32Array) -> DistinctValues:
-        """Return the sample with `values` (float32, shape [rows], without NaN) taken in."""
-        if not self.limit:
-            return DistinctValues(self.values, 0, complete=False)
-        values = self.candidates(values)
-        if not len(values):
-            return self
-        merged = np.unique(np.concatenate([self.values, values + np.float32(0)]))
-        hashes = hash_values(merged)
-        if len(merged) > 2 * self.limit:
-            # Sorting what will be cut off is most of the cost of a column's first batch.
-            smallest = np.argpartition(hashes, self.limit)[: self.limit + 1]
-            merged, hashes = merged[smallest], hashes[smallest]
-        merged = merged[np.argsort(hashes, kind="stable")]
-        return DistinctValues(merged[: self.limit], self.limit, self.complete and len(merged) <= self.limit)
-
-    def candidates(self, values: Float32Array) -> Float32Array:
-        """Return those of `values` that the sample can take in: all while it is complete."""
-        if self.complete or not self.limit:
-            return values
-        return values[hash_values(values) <= hash_values(self.values[-1:])]
-
-    def __add__(self, other: DistinctValues) -> DistinctValues:
-        both = self.add(other.values)
-        return DistinctValues(both.values, both.limit, both.complete and other.complete)
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,6 +45,7 @@ class Profile:
         weight_maximum: Largest weight, NaN where there is none.
         terms: Exact sums over all rows of what the trainer asked for; int64, shape [terms, limbs].
         content: Digest of what the rows hold, as `shardfit.matrix_reader.digest_content` makes it.
+        sparse: What is known of sparse features; the profile then has no others. None where features are dense.
     """
 
     rows: int
@@ -147,6 +66,7 @@ class Profile:
     weight_maximum: float = float("nan")
     terms: Int64Array = field(default_factory=lambda: np.zeros((0, LIMBS), dtype=np.int64))
     content: int = 0
+    sparse: SparseSummary | None = None
 
     @classmethod
     def empty(cls, features: int, outputs: int, terms: int, spec: SampleSpec) -> Profile:
@@ -199,12 +119,13 @@ class Profile:
             weight_maximum=float(np.fmax(self.weight_maximum, other.weight_maximum)),
             terms=self.terms + other.terms,
             content=(self.content + other.content) % 2**64,
+            sparse=None if self.sparse is None or other.sparse is None else self.sparse + other.sparse,
         )
 
     @property
     def gapless(self) -> bool:
         """Whether no value of any feature is missing. Whether a category is missing, only training knows."""
-        return not self.categories and not self.missing.any()
+        return self.sparse is None and not self.categories and not self.missing.any()
 
     @property
     def totals(self) -> tuple[float, ...]:
@@ -216,32 +137,6 @@ class Profile:
         return {name: CategoryMap.of(name, values) for name, values in sorted(self.categories.items())}
 
 
-class _DistinctBuilder:
-    """Takes values in when there are enough of them: sorting a sample anew for a few more is what costs."""
-
-    def __init__(self, sample: DistinctValues) -> None:
-        self._sample = sample
-        self._waiting: list[Float32Array] = []
-        self._count = 0
-
-    def add(self, values: Float32Array) -> None:
-        """Take in `values` (float32, shape [rows], without NaN)."""
-        if self._sample.complete:
-            self._sample = self._sample.add(values)
-            return
-        self._waiting.append(self._sample.candidates(values))
-        self._count += len(self._waiting[-1])
-        if self._count > self._sample.limit:
-            self.build()
-
-    def build(self) -> DistinctValues:
-        """Return the sample of all that was taken in."""
-        if self._waiting:
-            self._sample = self._sample.add(np.concatenate(self._waiting))
-            self._waiting, self._count = [], 0
-        return self._sample
-
-
 class ProfileBuilder:
     """Makes a profile batch by batch, on the worker that reads the rows.
 
@@ -250,10 +145,14 @@ class ProfileBuilder:
         outputs: Number of label columns.
         terms: Number of terms that will be summed.
         spec: What to keep.
+        sparse_features: Number of sparse features, which are then the only ones; None where features are dense.
     """
 
-    def __init__(self, features: int, outputs: int, terms: int, spec: SampleSpec) -> None:
+    def __init__(
+        self, features: int, outputs: int, terms: int, spec: SampleSpec, sparse_features: int | None = None
+    ) -> None:
         self._spec = spec
+        self._sparse = None if sparse_features is None else SparseSummaryBuilder(sparse_features, spec)
         self._empty = Profile.empty(features, outputs, terms, spec)
         self._rows = 0
         self._ids: list[Int64Array] = []
@@ -264,7 +163,7 @@ class ProfileBuilder:
         self._label_fraction = self._weight_maximum = float("nan")
         self._minimum, self._maximum = self._empty.minimum.copy(), self._empty.maximum.copy()
         self._missing, self._beyond = self._empty.missing.copy(), self._empty.beyond_float32.copy()
-        self._distinct = [_DistinctBuilder(values) for values in self._empty.distinct]
+        self._distinct = [DistinctBuilder(values) for values in self._empty.distinct]
         self._categories: dict[str, frozenset[str | int | bool]] = {}
         self._labels = self._empty.label_values
         self._terms = self._empty.terms.copy()
@@ -293,6 +192,12 @@ class ProfileBuilder:
             self._add_column(j, features[:, j])
         for j in integers:
             self._beyond[j] += int(np.count_nonzero(np.abs(features[:, j]) >= LARGEST_EXACT_INTEGER))
+
+    def add_sparse(self, row_ids: Int64Array, rows: SparseRows, weights: Float32Array | None) -> None:
+        """Take in sparse features; arguments as for `SparseSummaryBuilder.add`."""
+        self.add_features(row_ids, np.empty((len(row_ids), 0), dtype=np.float32), weights, ())
+        if self._sparse is not None:
+            self._sparse.add(row_ids, rows, weights)
 
     def _add_column(self, j: int, column: Float32Array) -> None:
         missing = np.isnan(column)
@@ -354,4 +259,5 @@ class ProfileBuilder:
             weight_maximum=self._weight_maximum,
             terms=self._terms,
             content=self._content,
+            sparse=None if self._sparse is None else self._sparse.build(),
         )

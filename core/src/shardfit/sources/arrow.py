@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from shardfit.source import Claim, DataSource, Fragment
 from shardfit.sources.schemas import common_schema
+from shardfit.sparse import MOST_FEATURES, count_values, features_of, is_sparse, largest_index, with_features
 
 FRAGMENT_ROWS = 131_072
 
@@ -24,7 +25,8 @@ class ArrowSource(DataSource):
 
     def __init__(self, table: pa.Table, name: str = "an Arrow table", fragment_rows: int = FRAGMENT_ROWS) -> None:
         wanted = common_schema(table.schema)
-        self._table = table if table.schema.equals(wanted) else table.cast(wanted)
+        table = table if table.schema.equals(wanted) else table.cast(wanted)
+        self._table = pa.table(table.columns, schema=_counted(wanted, table))
         self._name = name
         self._fragment_rows = fragment_rows
 
@@ -38,7 +40,11 @@ class ArrowSource(DataSource):
         row_bytes = self._table.nbytes / max(rows, 1)
         starts = range(0, rows, size)
         lengths = [min(size, rows - start) for start in starts]
-        return tuple(Fragment("memory:0", i, length, int(length * row_bytes)) for i, length in enumerate(lengths))
+        values = [self._count_values(start, length) for start, length in zip(starts, lengths, strict=True)]
+        return tuple(
+            Fragment("memory:0", i, length, int(length * row_bytes), values=values[i])
+            for i, length in enumerate(lengths)
+        )
 
     def read(
         self, fragment: Fragment, columns: Sequence[str], start: int, stop: int, batch_rows: int
@@ -48,6 +54,10 @@ class ArrowSource(DataSource):
         rows = self._table.select(list(columns)).slice(first, stop - start)
         yield from (batch for batch in rows.to_batches(max_chunksize=batch_rows) if batch.num_rows)
 
+    def _count_values(self, start: int, rows: int) -> int | None:
+        sparse = next((column.name for column in self._table.schema if is_sparse(column.type)), None)
+        return None if sparse is None else count_values(self._table.column(sparse).slice(start, rows))
+
     def describe(self) -> str:
         """Return the name, rows and columns."""
         return f"{self._name}, {self._table.num_rows} rows, {self._table.num_columns} columns"
@@ -55,6 +65,15 @@ class ArrowSource(DataSource):
     def in_memory(self) -> bool:
         """Return True: pickling copies the table."""
         return True
+
+
+def _counted(schema: pa.Schema, table: pa.Table) -> pa.Schema:
+    """Return the schema with the number of features of each sparse column that does not say it."""
+    for i, column in enumerate(schema):
+        if is_sparse(column.type) and features_of(column) is None:
+            found = largest_index(table.column(i)) + 1
+            schema = schema.set(i, with_features(column, found) if 1 <= found <= MOST_FEATURES else column)
+    return schema
 
 
 class ArrowOpener:

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from shardfit.errors import SourceNotFoundError
 from shardfit.source import Claim, DataSource, Fragment
-from shardfit.sources.schemas import check_same_columns, common_schema, conform, select_columns
+from shardfit.sources.schemas import check_same_columns, common_schema, conform, join_features, select_columns
 
 
 class ConcatSource(DataSource):
@@ -43,7 +43,7 @@ class ConcatSource(DataSource):
             schema = common_schema(first.schema())
             for other in others:
                 check_same_columns(schema, common_schema(other.schema()), first.describe(), other.describe())
-            self._schema = schema
+            self._schema = join_features([schema, *(other.schema() for other in others)])
         return self._schema
 
     def fragments(self) -> Sequence[Fragment]:

@@ -18,7 +18,8 @@ from shardfit.source import Claim, DataSource, Fragment
 from shardfit.sources.file_access import FileAccess, ListedFile, changed, version_with_tag
 from shardfit.sources.file_listing import has_suffix, list_files, paths_of
 from shardfit.sources.row_range import take_rows
-from shardfit.sources.schemas import check_same_columns, common_schema, conform, select_columns
+from shardfit.sources.schemas import check_same_columns, common_schema, conform, join_features, select_columns
+from shardfit.sources.sparse_statistics import count_sparse
 
 SUFFIXES = (".parquet", ".parq", ".pq")
 FOOTER_THREADS = 16
@@ -122,8 +123,9 @@ class ParquetSource(DataSource):
             for footer in footers:
                 check_same_columns(footers[0].schema, footer.schema, footers[0].uri, footer.uri)
             fragments = tuple(fragment for footer in footers for fragment in footer.fragments)
-            self._listing = _Listing(access, footers[0].schema, fragments)
-            self._access, self._schema = access, footers[0].schema
+            schema = join_features([footer.schema for footer in footers])
+            self._listing = _Listing(access, schema, fragments)
+            self._access, self._schema = access, schema
         return self._listing
 
     def _reach(self) -> FileAccess:
@@ -196,8 +198,11 @@ def _read_footer(access: FileAccess, file: ListedFile) -> _Footer:
         ) from error
     width = sum(_fixed_width(column.type) for column in schema)
     groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
+    schema, values = count_sparse(schema, groups)
     fragments = tuple(
-        Fragment(file.uri, i, group.num_rows, max(group.total_byte_size, group.num_rows * width), version)
+        Fragment(
+            file.uri, i, group.num_rows, max(group.total_byte_size, group.num_rows * width), version, values=values[i]
+        )
         for i, group in enumerate(groups)
     )
     return _Footer(file.uri, schema, fragments)

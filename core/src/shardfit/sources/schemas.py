@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pyarrow as pa
 
 from shardfit.errors import SchemaMismatchError
+from shardfit.sparse import features_of, is_sparse, with_features
 
 
 def common_schema(schema: pa.Schema) -> pa.Schema:
     """Return a schema in the form in which sources promise it.
 
-    Metadata and nullability go. Dictionaries get int32 indices, as files of one dataset choose different widths. String
-    and binary views become large strings and large binaries, which more of Arrow's functions accept.
+    Metadata and nullability go, but for the number of features of a sparse column. Dictionaries get int32 indices, as
+    files of one dataset choose different widths. String and binary views become large strings and large binaries, which
+    more of Arrow's functions accept.
     """
-    return pa.schema([pa.field(column.name, common_type(column.type)) for column in schema])
+    return pa.schema([_common_field(column) for column in schema])
 
 
 def common_type(kind: pa.DataType) -> pa.DataType:
@@ -57,6 +61,16 @@ def check_same_columns(expected: pa.Schema, found: pa.Schema, first: str, other:
         raise _mismatch(other, found.names[0], f"the file has {len(found)} columns", f"{first!r} has {len(expected)}")
 
 
+def join_features(schemas: Sequence[pa.Schema]) -> pa.Schema:
+    """Return the first of several schemas, each sparse column with the most features that any of them has."""
+    joined = schemas[0]
+    for i, column in enumerate(joined):
+        if is_sparse(column.type):
+            found = [features_of(schema.field(column.name)) for schema in schemas]
+            joined = joined.set(i, with_features(column, max((n for n in found if n is not None), default=None)))
+    return joined
+
+
 def conform(batch: pa.RecordBatch, columns: pa.Schema) -> pa.RecordBatch:
     """Return a batch with exactly `columns`, in that order, and of those types; no copy where they fit already."""
     if batch.schema.equals(columns):
@@ -71,6 +85,11 @@ def conform(batch: pa.RecordBatch, columns: pa.Schema) -> pa.RecordBatch:
 def select_columns(schema: pa.Schema, names: tuple[str, ...]) -> pa.Schema:
     """Return the schema of some columns, in the order of `names`."""
     return pa.schema([schema.field(name) for name in names])
+
+
+def _common_field(column: pa.Field) -> pa.Field:
+    common = pa.field(column.name, common_type(column.type))
+    return with_features(common, features_of(column)) if is_sparse(column.type) else common
 
 
 def _with_wide_offsets(kind: pa.DataType) -> pa.DataType:

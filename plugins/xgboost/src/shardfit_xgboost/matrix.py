@@ -16,6 +16,7 @@ from shardfit.interrupts import HeldInterrupt
 from shardfit.matrix_reader import MatrixReader, MatrixSpec
 from shardfit_xgboost.disk_cache import DiskCache
 from shardfit_xgboost.row_stream import Kept, RowStream, feature_names
+from shardfit_xgboost.sparse_stream import SparseStream, cut_point_matrix
 
 Float32Array = npt.NDArray[np.float32]
 Int64Array = npt.NDArray[np.int64]
@@ -78,6 +79,9 @@ def open_reference(reference: BinReference) -> LibraryReference:
     Column `j` holds the cut points of feature `j`, then missing values: at most `max_bin` different values a column,
     so that XGBoost makes each of them a cut of its own.
     """
+    if reference.spec.sparse_features is not None:
+        cuts = cut_point_matrix(reference.cut_points)
+        return LibraryReference(xgb.QuantileDMatrix(cuts, max_bin=reference.spec.max_bin), reference.spec)
     rows = max([len(points) for points in reference.cut_points], default=0)
     # One row beyond the longest column keeps a matrix with all-missing columns from being empty.
     columns = np.full((len(reference.cut_points), rows + 1), np.nan, dtype=np.float32)
@@ -99,11 +103,22 @@ def ingest(
         ranks: Whether the objective wants the groups. XGBoost's others refuse a matrix that has groups and weights.
         on_gpu: Whether this worker has a GPU.
     """
+    if reader.spec.sparse_features is not None:
+        return _ingest_sparse(reader, reference, threads, ranks, on_gpu=on_gpu)
     with HeldInterrupt() as interrupt, closing(RowStream(reader, interrupt, stand_ins=not on_gpu)) as rows:
         data = xgb.QuantileDMatrix(
             rows, ref=reference.data, max_bin=reference.spec.max_bin, nthread=threads, enable_categorical=True
         )
     rows.check_walks()
+    return finish(data, rows.kept, reader.spec, ranks)
+
+
+def _ingest_sparse(
+    reader: MatrixReader, reference: LibraryReference, threads: int, ranks: bool, *, on_gpu: bool
+) -> ShardMatrix:
+    with HeldInterrupt() as interrupt, closing(SparseStream(reader, interrupt, stand_ins=not on_gpu)) as rows:
+        data = xgb.QuantileDMatrix(rows, ref=reference.data, max_bin=reference.spec.max_bin, nthread=threads)
+    rows.check_walks(data)
     return finish(data, rows.kept, reader.spec, ranks)
 
 

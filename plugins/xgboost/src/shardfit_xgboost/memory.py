@@ -5,7 +5,7 @@ from __future__ import annotations
 from shardfit.data_shape import DataShape
 from shardfit.memory_plan import MemoryPart
 from shardfit_xgboost.config import XGBConfig
-from shardfit_xgboost.page_bytes import matrix_bytes, page_bytes
+from shardfit_xgboost.page_bytes import matrix_bytes, page_bytes, sparse_matrix_bytes
 
 _LIBRARY = 115 * 2**20
 _PAGES = 4
@@ -39,14 +39,48 @@ def estimate_memory(config: XGBConfig, shape: DataShape) -> list[MemoryPart]:
         ),
         MemoryPart(
             "histograms",
-            16 * 2 ** min(int(config.params.get("max_depth", 6) or 6), 10) * shape.features * config.max_bin,
+            16 * 2 ** min(int(config.params.get("max_depth", 6) or 6), 10) * _bins(config, shape),
             "sums of gradients for each bin of each leaf of a level, 16 bytes each",
             ("fit",),
         ),
     ]
 
 
+def _bins(config: XGBConfig, shape: DataShape) -> int:
+    if shape.values is None:
+        return shape.features * config.max_bin
+    # How many values differ is known once they have been read; nothing is refused before for what may not come.
+    return min(shape.features, shape.total_values) if shape.bins is None else shape.bins
+
+
+def _sparse_matrices(shape: DataShape) -> list[MemoryPart]:
+    why = "bins of the {:,} values of the {} by row and by column, 16 bytes each, and 8 bytes a row"
+    sizes = {"matrix": (shape.rows, shape.values or 0), "evaluation sets": (shape.eval_rows, shape.eval_values)}
+    return [
+        *(
+            MemoryPart(
+                name,
+                sparse_matrix_bytes(rows, values),
+                why.format(values, "training data" if name == "matrix" else name),
+                ("ingest", "fit"),
+            )
+            for name, (rows, values) in sizes.items()
+        ),
+        MemoryPart(
+            "features", 300 * shape.features, "cut points of each feature, and where they are", ("ingest", "fit")
+        ),
+        MemoryPart(
+            "places",
+            4 * (shape.values or 0) + 8 * shape.rows,
+            "where values are, until they are laid out by column",
+            ("ingest",),
+        ),
+    ]
+
+
 def _matrices(config: XGBConfig, shape: DataShape) -> list[MemoryPart]:
+    if shape.values is not None:
+        return _sparse_matrices(shape)
     train, others = (
         matrix_bytes(rows, shape.features, config.max_bin, gapless=shape.gapless)
         for rows in (shape.rows, shape.eval_rows)

@@ -15,6 +15,8 @@ import xgboost as xgb
 from shardfit.errors import ArtifactCorruptError, InvalidValueError
 from shardfit.matrix_reader import MatrixSpec
 from shardfit.saved_spec import predictions_as_arrow, spec_from_values, spec_to_values
+from shardfit_xgboost.row_stream import feature_names
+from shardfit_xgboost.sparse_stream import as_csr
 
 MODEL_FILE = "model.ubj"
 FEATURES_FILE = "features.json"
@@ -48,15 +50,20 @@ class XGBModel:
         Raises:
             InvalidValueError: A feature is infinite, or a base margin is no finite number.
         """
-        spec, names = self.spec, list(self.spec.roles.features)
-        types = ["c" if cast.rule == "category" else "q" for cast in spec.feature_casts]
-        features, margins = spec.encode(records), spec.base_margin(records)
-        _check_values(spec, features, margins)
-        data = xgb.DMatrix(
-            features, feature_names=names, feature_types=types, enable_categorical=True, base_margin=margins
-        )
+        margins = self.spec.base_margin(records)
+        data = self._matrix(records, margins)
         used = (0, self.best_iteration + 1)
         return predictions_as_arrow(booster.predict(data, iteration_range=used))
+
+    def _matrix(self, records: pa.RecordBatch, margins: npt.NDArray[np.float32] | None) -> Any:
+        spec = self.spec
+        if (rows := spec.encode_sparse(records)) is not None:
+            name = spec.roles.features[0]
+            _check_values(spec, {name: rows.values}, margins)
+            return xgb.DMatrix(as_csr(rows), base_margin=margins)
+        features = spec.encode(records)
+        _check_values(spec, dict(zip(spec.roles.features, features.T, strict=True)), margins)
+        return xgb.DMatrix(features, enable_categorical=True, base_margin=margins, **feature_names(spec))
 
     def files(self) -> dict[str, bytes]:
         """Return the files that hold the model: `model.ubj`, which XGBoost loads alone, and `features.json`."""
@@ -83,9 +90,11 @@ class XGBModel:
             raise ArtifactCorruptError("loading an XGBoost model", repr(error), "Train or fetch it again.") from error
 
 
-def _check_values(spec: MatrixSpec, features: npt.NDArray[np.float32], margins: npt.NDArray[np.float32] | None) -> None:
+def _check_values(
+    spec: MatrixSpec, features: Mapping[str, npt.NDArray[np.float32]], margins: npt.NDArray[np.float32] | None
+) -> None:
     """Check what XGBoost would refuse without a name, or turn into predictions that are no numbers."""
-    bad = [name for name, column in zip(spec.roles.features, features.T, strict=True) if np.isinf(column).any()]
+    bad = [name for name, column in features.items() if np.isinf(column).any()]
     if not bad and margins is not None:
         finite = np.isfinite(margins.reshape(len(margins), -1))
         bad = [name for name, column in zip(spec.roles.base_margin, finite.T, strict=True) if not column.all()]

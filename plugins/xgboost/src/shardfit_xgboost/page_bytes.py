@@ -25,6 +25,17 @@ def matrix_bytes(rows: int, features: int, max_bin: int, *, gapless: bool) -> in
     return cells * width + cells * (width if gapless else 4) + rows * 8 + cells // 8
 
 
+def sparse_matrix_bytes(rows: int, values: int) -> int:
+    """Return the bytes of the bins of sparse features by row and by column.
+
+    Args:
+        rows: Number of rows.
+        values: Number of values.
+    """
+    # Four bytes by row; by column a row number of eight and a bin of up to four.
+    return 16 * values + 8 * rows
+
+
 def page_bytes(rows: int, features: int, max_bin: int, *, gapless: bool) -> int:
     """Return the most bytes of a page on the disk: its bins, and the cut points and counts that each page carries.
 

@@ -74,6 +74,21 @@ def why_not_on_disk(params: Mapping[str, Any]) -> str:
     return ""
 
 
+def sparse_storage(config: XGBConfig) -> tuple[XGBConfig, str]:
+    """Return the configuration for sparse features, whose matrix is in memory, and an empty string.
+
+    Raises:
+        InvalidArgumentError: The disk is asked for.
+    """
+    if config.storage.asked == "disk":
+        raise InvalidArgumentError(
+            "training with storage 'disk'",
+            "the features are sparse, and their matrix is made in memory only",
+            "Use storage 'auto', and more workers where it does not fit.",
+        )
+    return replace(config, storage=replace(config.storage, on_disk=False)), ""
+
+
 def choose_storage(
     config: XGBConfig, available: int, needed: Callable[[XGBConfig], int], *, on_gpu: bool
 ) -> tuple[XGBConfig, str]:

@@ -24,6 +24,7 @@ from shardfit.memory_plan import MemoryPart
 from shardfit.metrics.ranking import RankingMetric
 from shardfit.profile import Profile
 from shardfit.scaling import WorkerLayout
+from shardfit.sparse import features_of
 from shardfit.trainer import Checkpoint, RunSettings
 from shardfit_xgboost import external_memory, matrix, rendezvous
 from shardfit_xgboost.boosting import BoostingLoop
@@ -34,13 +35,15 @@ from shardfit_xgboost.library_check import check_with_library
 from shardfit_xgboost.memory import estimate_memory
 from shardfit_xgboost.model import XGBModel
 from shardfit_xgboost.resume import check_resume
-from shardfit_xgboost.storage import choose_storage
+from shardfit_xgboost.storage import choose_storage, sparse_storage
 
 Float32Array = npt.NDArray[np.float32]
 
 
 class XGBTrainer(BinnedTrainer):
     """Trains XGBoost boosters on binned shards; the same trees for any number of workers."""
+
+    takes_sparse = True
 
     def configure(self, params: Mapping[str, Any]) -> XGBConfig:
         """Return the configuration; see `shardfit_xgboost.parameters` for what is refused."""
@@ -85,7 +88,7 @@ class XGBTrainer(BinnedTrainer):
                 "XGBoost cannot split such trees by category; use 'one_output_per_tree', the default.",
             )
         resolved = super().columns(config, roles, schema)
-        check_with_library(config, resolved.features)
+        check_with_library(config, resolved.features, _sparse_features(resolved, schema))
         return resolved
 
     def warnings(self, config: XGBConfig, roles: ColumnRoles, layout: WorkerLayout) -> tuple[str, ...]:
@@ -98,6 +101,8 @@ class XGBTrainer(BinnedTrainer):
 
     def within_memory(self, config: XGBConfig, shape: DataShape, available: int) -> tuple[XGBConfig, str]:
         """Return the configuration with the matrix in memory where it fits there or on GPUs, else on the disk."""
+        if shape.values is not None:
+            return sparse_storage(config)
         return choose_storage(config, available, lambda tried: memory_of(self, tried, shape).peak, on_gpu=shape.on_gpu)
 
     def why_no_gpu(self, config: XGBConfig) -> str | None:
@@ -226,6 +231,10 @@ class XGBTrainer(BinnedTrainer):
     def input_columns(self, model: XGBModel) -> tuple[str, ...]:
         """Return the features, and the base margins if there were some."""
         return tuple(dict.fromkeys((*model.spec.roles.features, *model.spec.roles.base_margin)))
+
+
+def _sparse_features(roles: ColumnRoles, schema: pa.Schema) -> int | None:
+    return features_of(schema.field(roles.features[0])) if len(roles.features) == 1 else None
 
 
 @lru_cache(maxsize=1)

@@ -1,0 +1,123 @@
+"""What a profile keeps of the values themselves: rows chosen by their numbers, distinct values by their hashes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from shardfit.row_hash import hash_rows, hash_values, rows_below
+
+Float32Array = npt.NDArray[np.float32]
+Int64Array = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class SampleSpec:
+    """Which rows and values a profile keeps.
+
+    Args:
+        seed: Seed of the row hash.
+        fraction: Share of the rows, 0 to 1; a row is kept by the hash of its global number alone.
+        distinct: Most distinct values kept for each column; 0 for none.
+    """
+
+    seed: int
+    fraction: float
+    distinct: int = 1024
+
+    @classmethod
+    def within(cls, seed: int, rows: int, columns: int, max_rows: int, max_bytes: int) -> SampleSpec:
+        """Return the spec that keeps about as many rows as both limits allow.
+
+        Args:
+            seed: Seed of the row hash.
+            rows: Rows of the whole dataset.
+            columns: Columns of the sample, 4 bytes each.
+            max_rows: Most rows, on average over seeds.
+            max_bytes: Most bytes, on average over seeds; never fewer than 8,192 rows.
+        """
+        wanted = min(max_rows, max(max_bytes // (4 * max(columns, 1)), 8192))
+        return cls(seed, min(1.0, wanted / max(rows, 1)))
+
+    def keeps(self, row_ids: Int64Array) -> npt.NDArray[np.bool_]:
+        """Return which rows the sample keeps; bool, shape [rows]."""
+        if self.fraction >= 1.0:
+            return np.ones(len(row_ids), dtype=bool)
+        return hash_rows(row_ids, self.seed) < rows_below(self.fraction)
+
+
+@dataclass(frozen=True, eq=False)
+class DistinctValues:
+    """A sample of one column's distinct values: those with the smallest hashes, at most `limit`.
+
+    Every distinct value has the same chance, however rare it is; while fewer than `limit` exist, all are there.
+    Source: Bar-Yossef et al., Counting distinct elements in a data stream, 2002 (k minimum values).
+
+    Args:
+        values: float32, shape [kept], in the order of their hashes.
+        limit: Most values to keep.
+        complete: Whether these are all the distinct values.
+    """
+
+    values: Float32Array
+    limit: int
+    complete: bool = True
+
+    @classmethod
+    def empty(cls, limit: int) -> DistinctValues:
+        """Return the sample of no values."""
+        return cls(np.empty(0, dtype=np.float32), limit, complete=limit > 0)
+
+    def add(self, values: Float32Array) -> DistinctValues:
+        """Return the sample with `values` (float32, shape [rows], without NaN) taken in."""
+        if not self.limit:
+            return DistinctValues(self.values, 0, complete=False)
+        values = self.candidates(values)
+        if not len(values):
+            return self
+        merged = np.unique(np.concatenate([self.values, values + np.float32(0)]))
+        hashes = hash_values(merged)
+        if len(merged) > 2 * self.limit:
+            # Sorting what will be cut off is most of the cost of a column's first batch.
+            smallest = np.argpartition(hashes, self.limit)[: self.limit + 1]
+            merged, hashes = merged[smallest], hashes[smallest]
+        merged = merged[np.argsort(hashes, kind="stable")]
+        return DistinctValues(merged[: self.limit], self.limit, self.complete and len(merged) <= self.limit)
+
+    def candidates(self, values: Float32Array) -> Float32Array:
+        """Return those of `values` that the sample can take in: all while it is complete."""
+        if self.complete or not self.limit:
+            return values
+        return values[hash_values(values) <= hash_values(self.values[-1:])]
+
+    def __add__(self, other: DistinctValues) -> DistinctValues:
+        both = self.add(other.values)
+        return DistinctValues(both.values, both.limit, both.complete and other.complete)
+
+
+class DistinctBuilder:
+    """Takes values in when there are enough of them: sorting a sample anew for a few more is what costs."""
+
+    def __init__(self, sample: DistinctValues) -> None:
+        self._sample = sample
+        self._waiting: list[Float32Array] = []
+        self._count = 0
+
+    def add(self, values: Float32Array) -> None:
+        """Take in `values` (float32, shape [rows], without NaN)."""
+        if self._sample.complete:
+            self._sample = self._sample.add(values)
+            return
+        self._waiting.append(self._sample.candidates(values))
+        self._count += len(self._waiting[-1])
+        if self._count > self._sample.limit:
+            self.build()
+
+    def build(self) -> DistinctValues:
+        """Return the sample of all that was taken in."""
+        if self._waiting:
+            self._sample = self._sample.add(np.concatenate(self._waiting))
+            self._waiting, self._count = [], 0
+        return self._sample
