@@ -41,7 +41,7 @@ class ProfiledDatasets:
         """Return what holds however the rows are divided, without the sample, which takes memory and is not needed."""
         gapless = {name: (all(parts),) for name, parts in self.reference.gapless.items()}
         reference = replace(self.reference, content={}, gapless=gapless)
-        return replace(self, profile=replace(self.profile, sample=self.profile.sample[:0]), reference=reference)
+        return replace(self, profile=self.profile.without_sample(), reference=reference)
 
     def on(self, plan: RunPlan, trainer: BinnedTrainer) -> ProfiledDatasets | None:
         """Return the same for the workers of another attempt; None if its bins are others.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -112,6 +112,12 @@ class SparseSummary:
             self.distinct + other.distinct,
             *(joined(f"sample_{name}") for name in ("rows", "features", "values", "weights")),  # type: ignore[arg-type]
         )
+
+    def without_sample(self) -> SparseSummary:
+        """Return the summary without the values that bins are chosen from, which take memory."""
+        names = ("sample_rows", "sample_features", "sample_values", "sample_weights")
+        none = {name: getattr(self, name)[:0] for name in names}
+        return replace(self, distinct=SparseDistinct.empty(len(self.present), 0), **none)
 
 
 class SparseSummaryBuilder:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import reduce
 
 import numpy as np
@@ -121,6 +121,11 @@ class Profile:
             content=(self.content + other.content) % 2**64,
             sparse=None if self.sparse is None or other.sparse is None else self.sparse + other.sparse,
         )
+
+    def without_sample(self) -> Profile:
+        """Return the profile without the values that bins are chosen from, which take memory."""
+        sparse = None if self.sparse is None else self.sparse.without_sample()
+        return replace(self, sample=self.sample[:0], sparse=sparse)
 
     @property
     def gapless(self) -> bool:
