@@ -6,18 +6,16 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from importlib import import_module
+from types import ModuleType
 from typing import Any
 
 import torch
-from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
-from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
-from torch.distributed.tensor import DTensor
 
 from shardfit.coverage import RowDigest
 from shardfit.engine import WorkerContext
 from shardfit.errors import ArtifactCorruptError, InvalidArgumentError
 from shardfit.trainer import Checkpoint
-from shardfit_pytorch.checkpoint_storage import read_parts, write_part
 from shardfit_pytorch.consumption import Consumption, Epochs, digest_from_json, digest_to_json
 from shardfit_pytorch.data import Position
 from shardfit_pytorch.outbox import Outbox
@@ -90,12 +88,13 @@ class Checkpoints:
         positions = {name: position.to_json() for name, position in self._consumption.positions().items()}
         header = {"format": _FORMAT, "step": step, "positions": positions, "extra": dict(extra)}
         mine = self._consumption.open_epochs()
-        state = _state_of(model, optimizer)
-        sharded = any(isinstance(value, DTensor) for value in _leaves(state))
+        saved = _model_state()
+        state = saved.state_of(model, _listed(optimizer))
+        sharded = saved.is_sharded(state)
         if self._context.rank:
             self._tell_rows(step, mine)
         if sharded or self._context.rank == 0:
-            staged = _staged(state)
+            staged = saved.copied(state)
             self._outbox.send(lambda: self._send(step, staged, header, mine, sharded), replaceable=True)
         if wait:
             self._outbox.flush()
@@ -111,15 +110,7 @@ class Checkpoints:
                 "going on from a checkpoint", f"found the files {sorted(files)!r}", "It is none of a PyTorch loop."
             )
         header = _header(files[_STATE])
-        target = _state_of(model, optimizer)
-        if target:
-            _load_into(target, files)
-            set_state_dict(
-                model if model is not None else torch.nn.Module(),
-                _listed(optimizer),
-                model_state_dict=target.get("model", {}),
-                optim_state_dict=target.get("optimizer", {}),
-            )
+        _model_state().load_into(model, _listed(optimizer), files)
         positions = {name: Position.from_json(value) for name, value in header["positions"].items()}
         # Rows that were taken before count once, whoever took them.
         rows = header["rows"] if self._context.rank == 0 or header["rows"] is None else {}
@@ -139,7 +130,7 @@ class Checkpoints:
     def _send(self, step: int, state: dict[str, Any], header: dict[str, Any], mine: Epochs, sharded: bool) -> None:
         """Write this worker's part and offer it to the driver. The only place that a checkpoint leaves a worker."""
         rank = self._context.rank
-        files = write_part(state, rank)
+        files = _model_state().write_part(state, rank)
         if rank == 0:
             rows = self._rows_of_all(step, mine)
             told = None if rows is None else _epochs_to_json(rows)
@@ -170,52 +161,15 @@ class Checkpoints:
         return total
 
 
-def _state_of(model: torch.nn.Module | None, optimizer: Optimizers) -> dict[str, Any]:
-    if model is None:
-        if _listed(optimizer):
-            raise InvalidArgumentError(
-                "saving or loading an optimizer", "there is no model", "Pass the model that it optimizes, too."
-            )
-        return {}
-    model_state, optimizer_state = get_state_dict(model, _listed(optimizer))
-    return {"model": model_state, "optimizer": optimizer_state}
+def _model_state() -> ModuleType:
+    """Return what deals with states. It imports half of PyTorch, which loops without checkpoints do not need."""
+    return import_module("shardfit_pytorch.model_state")
 
 
 def _listed(optimizer: Optimizers) -> list[torch.optim.Optimizer]:
     if optimizer is None:
         return []
     return [optimizer] if isinstance(optimizer, torch.optim.Optimizer) else list(optimizer)
-
-
-def _leaves(state: Any) -> list[Any]:
-    if isinstance(state, Mapping):
-        return [leaf for value in state.values() for leaf in _leaves(value)]
-    if isinstance(state, list | tuple):
-        return [leaf for value in state for leaf in _leaves(value)]
-    return [state]
-
-
-def _staged(state: dict[str, Any]) -> dict[str, Any]:
-    """Return a copy of the state in the memory of the CPU, which the loop does not change any more."""
-    stager = DefaultStager(StagingOptions(False, False, False, False))
-    try:
-        staged: Any = stager.stage(state)
-        return dict(staged)
-    finally:
-        stager.close()
-
-
-def _load_into(target: dict[str, Any], files: Mapping[str, bytes]) -> None:
-    try:
-        read_parts(target, files)
-    except ArtifactCorruptError:
-        raise
-    except (RuntimeError, ValueError) as error:
-        raise InvalidArgumentError(
-            "loading a checkpoint into the model and the optimizer",
-            f"{type(error).__name__}: {error}",
-            "They must be built as they were when it was saved.",
-        ) from error
 
 
 def _header(content: bytes) -> dict[str, Any]:

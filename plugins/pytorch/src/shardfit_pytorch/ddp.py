@@ -71,6 +71,8 @@ def data_parallel(
     model = model.to(device)
     if device.type == "cuda":
         options.setdefault("device_ids", [device.index])
+    # Saves a copy of all gradients, and the time that it takes.
+    options.setdefault("gradient_as_bucket_view", True)
     wrapped = DistributedDataParallel(model, **options)
     world_size = dist.get_world_size(options.get("process_group"))
     wrapped.register_forward_pre_hook(RowWeights(list(model.parameters()), step_rows, world_size).before_forward)
