@@ -25,7 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks.report import replace_between
-from benchmarks.task import LABEL, Task
+from benchmarks.task import LABEL, Task, read_report
 from scripts.memory_group import memory_group, read_size, why_impossible
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -103,13 +103,15 @@ def run_part(part: str, train: Path, limit: int, rounds: int) -> dict[str, Any]:
             status = _wait(process, group, part)
             seconds = time.perf_counter() - began
             output.seek(0)
-            tail = output.read()[-500:] if status else ""
+            told = output.read()
+        phases = {} if status else read_report(told)
         return {
             "status": status,
             "seconds": round(seconds, 1),
+            "phases": {phase: round(took, 1) for phase, took in phases.items()},
             "killed": group.kills,
             "peak_bytes": group.peak,
-            "output": tail,
+            "output": told[-500:] if status else "",
         }
 
 
