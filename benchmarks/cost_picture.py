@@ -10,8 +10,10 @@ from benchmarks.straight_line import Line
 Points = Sequence[tuple[float, float]]
 
 WIDTH, HEIGHT, LEFT, TOP, GAP = 300, 190, 70, 50, 90
+# A row for what grows, a panel for each that is measured.
+ROW = 3
 _COLOURS = {"xgboost": "#218bff", "lightgbm": "#2da44e"}
-_UNITS = {"seconds": ("seconds", 1.0), "peak_bytes": ("peak MiB", 2.0**20)}
+_UNITS = {"seconds": ("seconds", 1.0), "cpu_seconds": ("CPU seconds", 1.0), "peak_bytes": ("peak MiB", 2.0**20)}
 _STYLE = """
   .page { fill: #ffffff; } text { font: 13px sans-serif; fill: #1f2328; } .axis { stroke: #59636e; fill: none; }
   @media (prefers-color-scheme: dark) { .page { fill: #0d1117; } text { fill: #f0f6fc; } .axis { stroke: #9198a1; } }
@@ -28,7 +30,7 @@ def draw(series: Mapping[tuple[str, str, str], Points]) -> str:
     for (trainer, kind, measure), points in series.items():
         panels.setdefault((kind, measure), {})[trainer] = points
     parts = [_panel(i, kind, measure, lines) for i, ((kind, measure), lines) in enumerate(panels.items())]
-    width, height = 2 * (WIDTH + GAP) + LEFT, -(-len(parts) // 2) * (HEIGHT + GAP) + TOP
+    width, height = ROW * (WIDTH + GAP) + LEFT, -(-len(parts) // ROW) * (HEIGHT + GAP) + TOP
     legend = "".join(
         f'<text x="{LEFT + 110 * i}" y="22" style="fill: {colour}">{trainer}</text>'
         for i, (trainer, colour) in enumerate(_COLOURS.items())
@@ -41,7 +43,7 @@ def draw(series: Mapping[tuple[str, str, str], Points]) -> str:
 
 def _panel(number: int, kind: str, measure: str, lines: Mapping[str, Points]) -> str:
     unit, divisor = _UNITS[measure]
-    x0, y0 = LEFT + number % 2 * (WIDTH + GAP), TOP + number // 2 * (HEIGHT + GAP)
+    x0, y0 = LEFT + number % ROW * (WIDTH + GAP), TOP + number // ROW * (HEIGHT + GAP)
     most_x = max(x for points in lines.values() for x, _ in points)
     most_y = max(y for points in lines.values() for _, y in points) or 1.0
 

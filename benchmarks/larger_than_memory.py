@@ -27,6 +27,7 @@ import pyarrow.parquet as pq
 from benchmarks.report import replace_between
 from benchmarks.task import LABEL, Task, read_report
 from scripts.memory_group import memory_group, read_size, why_impossible
+from shardfit_xgboost.disk_cache import default_folder
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "larger-than-memory.json"
@@ -90,8 +91,9 @@ def run_part(part: str, train: Path, limit: int, rounds: int) -> dict[str, Any]:
         rounds: Boosting rounds.
     """
     unlimited = 2**50
+    # On a disk: what lies in memory would count. The path is short, since Ray makes sockets below it.
     with (
-        TemporaryDirectory(prefix="shardfit-larger-", dir=train.parent) as scratch,
+        TemporaryDirectory(prefix="shardfit-larger-", dir=default_folder()) as scratch,
         memory_group(unlimited if part == "unlimited" else limit) as group,
     ):
         task = Task(train, Path(scratch) / "model.ubj", Path(scratch), rounds, 2)
@@ -130,7 +132,9 @@ def render(record: dict[str, Any]) -> str:
     """Return the table of all parts that were measured, as Markdown."""
     lines = ["| who | ended | seconds | killed by the kernel | peak MiB, page cache too |", "|---|---|---|---|---|"]
     for part, found in record["parts"].items():
-        ended = "trained" if found["status"] == 0 else f"died ({found['status']})"
+        ended = (
+            "trained" if found["status"] == 0 else f"{'killed' if found['killed'] else 'failed'} ({found['status']})"
+        )
         peak = found["peak_bytes"] / 2**20
         lines.append(f"| {TITLES[part]} | {ended} | {found['seconds']:.0f} | {found['killed']} | {peak:,.0f} |")
     ratio = record["decoded_bytes"] / record["limit"]

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -55,11 +54,13 @@ SIZES = {
     **{f"rows-{m}": Size("rows", m * 1_000_000, 28) for m in (1, 2, 4, 8, 16)},
     **{f"columns-{n}": Size("columns", 500_000, n) for n in (10, 100, 1_000)},
 }
-MEASURES = {"seconds": ("s", 1.0), "peak_bytes": ("MiB", 2.0**20)}
+MEASURES = {"seconds": ("s", 1.0), "cpu_seconds": ("s of CPU", 1.0), "peak_bytes": ("MiB", 2.0**20)}
 
 
 def measure(size: Size, trainer: str, data: Path, scale: float, repeats: int) -> dict[str, Any]:
-    """Return the medians of trainings, each in a process of its own: seconds in the run, peak bytes of the process.
+    """Return what trainings took, each in a process of its own: seconds of the clock and of CPUs, peak bytes.
+
+    Of several the least counts: what others do on the machine only adds to it.
 
     Args:
         size: Of the table.
@@ -75,8 +76,8 @@ def measure(size: Size, trainer: str, data: Path, scale: float, repeats: int) ->
     shape = [trainer, str(rows), str(size.columns), "--data", str(data)]
     make_data(data, rows, Shape(trainer, rows, size.columns))
     found = [run_case("benchmarks.linear_cost_run", shape) for _ in range(repeats)]
-    medians = {name: statistics.median(one[name] for one in found) for name in MEASURES}
-    return {"rows": rows, "columns": size.columns, **medians}
+    least = {name: min(one[name] for one in found) for name in MEASURES}
+    return {"rows": rows, "columns": size.columns, **least}
 
 
 def points_of(records: Mapping[str, Any], trainer: str, series: str, measure: str) -> list[tuple[float, float]]:
@@ -90,7 +91,7 @@ def points_of(records: Mapping[str, Any], trainer: str, series: str, measure: st
     """
     found = records.get(trainer, {})
     names = [name for name, size in SIZES.items() if size.series == series and name in found]
-    return sorted((float(found[name][series]), float(found[name][measure])) for name in names)
+    return sorted((float(found[name][series]), float(found[name][measure])) for name in names if measure in found[name])
 
 
 def render(records: Mapping[str, Any]) -> str:
@@ -134,7 +135,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", nargs="*", choices=SIZES, help="sizes to measure (all)")
     parser.add_argument("--trainers", nargs="+", choices=TRAINERS, default=TRAINERS, help="(both)")
     parser.add_argument("--scale", type=float, default=1.0, help="what rows are multiplied by (%(default)s)")
-    parser.add_argument("--repeats", type=int, default=1, help="trainings of each, of which the median counts")
+    parser.add_argument("--repeats", type=int, default=1, help="trainings of each, of which the least counts")
     parser.add_argument("--data", type=Path, default=ROOT / ".bench" / "shapes", help="folder of the generated tables")
     parser.add_argument("--output", type=Path, default=RESULTS, help="a JSON file; table and picture lie beside it")
     options = parser.parse_args(arguments)

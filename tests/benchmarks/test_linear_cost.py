@@ -26,6 +26,7 @@ def test_the_table_and_the_picture_show_every_series() -> None:
             "rows": size.rows,
             "columns": size.columns,
             "seconds": 3 + size.rows * size.columns / 1e7,
+            "cpu_seconds": size.rows * size.columns / 1e7,
             "peak_bytes": 2**28,
         }
         for name, size in SIZES.items()
@@ -33,7 +34,7 @@ def test_the_table_and_the_picture_show_every_series() -> None:
     records = {"xgboost": found}
     assert [size for size, _ in points_of(records, "xgboost", "columns", "seconds")] == [10, 100, 1_000]
     table = render(records)
-    assert table.count("###") == 4
+    assert table.count("###") == 6
     assert "R^2 1.0000, fixed cost 3.00 s, 2.8 s a million rows; neighbouring slopes differ by 0% at most" in table
     points = points_of(records, "xgboost", "rows", "seconds")
     picture = ElementTree.fromstring(draw({("xgboost", "rows", "seconds"): points}))

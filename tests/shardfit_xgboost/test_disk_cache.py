@@ -146,8 +146,7 @@ def test_a_disk_that_fills_up_during_training_is_an_error_and_is_left_empty(
 ) -> None:
     from shardfit_xgboost import storage
 
-    monkeypatch.setattr(storage, "_MOST_PAGE_BYTES", 2**20)
-    monkeypatch.setattr(storage, "_LEAST_PAGE_BYTES", 2**20)
+    monkeypatch.setattr(storage, "_PAGE_BYTES", (2**20,))
     with pytest.raises(CacheError, match="the disk is full"):
         trained(numbers(1_000_000), roles=NUMBERS, params={"storage": "disk", "cache_folder": str(small_disk)})
     assert list(small_disk.iterdir()) == []

@@ -25,8 +25,7 @@ NUMBERS = ColumnRoles(("a", "b", "c"), ("y",))
 
 @pytest.fixture
 def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storage, "_MOST_PAGE_BYTES", 2**14)
-    monkeypatch.setattr(storage, "_LEAST_PAGE_BYTES", 2**14)
+    monkeypatch.setattr(storage, "_PAGE_BYTES", (2**14,))
 
 
 def numbers(rows: int = 5_000, missing: float = 0.0) -> pa.Table:
@@ -116,8 +115,7 @@ def plan(memory: int, gpus: float = 0.0, memory_check: Any = "refuse", **params:
 def test_what_does_not_fit_into_memory_goes_to_the_disk_and_the_plan_says_why(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(storage, "_MOST_PAGE_BYTES", 2**16)
-    monkeypatch.setattr(storage, "_LEAST_PAGE_BYTES", 2**16)
+    monkeypatch.setattr(storage, "_PAGE_BYTES", (2**16,))
     needed = plan(0).memory.peak
     roomy, tight = plan(needed), plan(needed - 2**16)
     assert (roomy.config.storage.on_disk, tight.config.storage.on_disk) == (False, True)
@@ -128,9 +126,20 @@ def test_what_does_not_fit_into_memory_goes_to_the_disk_and_the_plan_says_why(
     assert not plan(needed - 2**16, memory_check="off", grow_policy="lossguide").config.storage.on_disk
 
 
+def test_pages_are_as_large_as_the_memory_lets_them_be() -> None:
+    config = plan(0, storage="disk").config
+
+    def page_of(available: int) -> int:
+        asked = storage.choose_storage(config, available, lambda tried: 6 * tried.storage.page_bytes, on_gpu=False)
+        return asked[0].storage.page_bytes
+
+    assert [page_of(megabytes * 2**20) for megabytes in (0, 1000, 800, 500, 100, 10)] == [
+        2**20 * page for page in (128, 128, 64, 64, 8, 8)
+    ]
+
+
 def test_on_a_gpu_the_plan_and_the_workers_choose_memory_alike(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storage, "_MOST_PAGE_BYTES", 2**16)
-    monkeypatch.setattr(storage, "_LEAST_PAGE_BYTES", 2**16)
+    monkeypatch.setattr(storage, "_PAGE_BYTES", (2**16,))
     tight = plan(0).memory.peak - 2**16
     assert plan(tight).memory["disk cache"] > 0
     with pytest.raises(InfeasibleRequestError, match="matrix"):

@@ -53,6 +53,8 @@ def estimate_memory(config: LightGBMConfig, shape: DataShape) -> list[MemoryPart
     # One worker alone has a second learner beside it; see `second_machine`.
     learners = 2 if config.trains_as_two and shape.rows == shape.total_rows else 1
     leaves = int(config.params.get("num_leaves", 31))
+    # Those that shardfit computes lie there besides, with a copy of the scores that they come from.
+    gradient, score = (24, 32) if config.summable else (16, 16)
     pushed = min(pushed_rows(shape.features), max(shape.rows, shape.eval_rows))
     return [
         MemoryPart("library", _LIBRARY, "LightGBM itself"),
@@ -69,12 +71,15 @@ def estimate_memory(config: LightGBMConfig, shape: DataShape) -> list[MemoryPart
         ),
         MemoryPart(
             "gradients",
-            16 * classes * shape.rows,
-            "gradient and hessian of each row and class, in two orders",
+            gradient * classes * shape.rows,
+            f"gradient and hessian of each row and class, {gradient // 8} times",
             ("fit",),
         ),
         MemoryPart(
-            "scores", 16 * classes * rows, "scores and predictions of each row and class, 8 bytes each", ("fit",)
+            "scores",
+            classes * (score * shape.rows + 16 * shape.eval_rows),
+            f"scores and predictions of each row and class, {score // 8} times 8 bytes",
+            ("fit",),
         ),
         MemoryPart("rows", 8 * shape.rows, "which leaf each row is in, 4 bytes, twice", ("fit",)),
         MemoryPart(

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 STORAGE_PARAMETERS = frozenset({"storage", "cache_folder", "cache_budget"})
 
 _KINDS = ("auto", "memory", "disk")
-_LEAST_PAGE_BYTES, _MOST_PAGE_BYTES = 8 * 2**20, 64 * 2**20
-# A worker has a few pages at a time, beside everything else.
-_PAGE_SHARE = 24
+_PAGE_BYTES = tuple(2**power for power in range(27, 22, -1))
+# What is left is for the page cache, which spares readings of the disk.
+_PLANNED_SHARE = 0.9
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Storage:
     folder: str | None = None
     budget: int | None = None
     on_disk: bool = False
-    page_bytes: int = _MOST_PAGE_BYTES
+    page_bytes: int = _PAGE_BYTES[0]
 
     def page_rows(self, features: int) -> int:
         """Return how many rows a page has, 1 or more."""
@@ -103,9 +103,7 @@ def choose_storage(
         on_gpu: Whether workers have GPUs, which read no disk; `why_no_gpu` keeps them from who asks for the disk.
     """
     storage = config.storage
-    share = available // _PAGE_SHARE if available else _MOST_PAGE_BYTES
-    page_bytes = min(max(share, _LEAST_PAGE_BYTES), _MOST_PAGE_BYTES)
-    disk = replace(config, storage=replace(storage, on_disk=True, page_bytes=page_bytes))
+    disk = _with_pages(config, available, needed)
     if storage.asked == "disk":
         return disk, "The matrix lies on the disk, as asked for (storage='disk')."
     memory = replace(config, storage=replace(storage, on_disk=False))
@@ -120,3 +118,15 @@ def choose_storage(
     sizes = [f"{size / 2**20:,.0f} MiB" for size in (in_memory, available, on_disk)]
     reason = "Out of core: in memory a worker would need {} and has {}; with the matrix on the disk it needs {}."
     return disk, reason.format(*sizes)
+
+
+def _with_pages(config: XGBConfig, available: int, needed: Callable[[XGBConfig], int]) -> XGBConfig:
+    """Return the configuration for the disk, with the largest pages that leave something of the memory.
+
+    A page holds its bins by row and then by column, and each walk through the pages wants one of them. The system
+    reads some megabytes around what is wanted: the smaller the pages, the more of that is wasted.
+    """
+    storage = replace(config.storage, on_disk=True)
+    tried = [replace(config, storage=replace(storage, page_bytes=size)) for size in _PAGE_BYTES]
+    most = _PLANNED_SHARE * available if available else float("inf")
+    return next((disk for disk in tried if needed(disk) <= most), tried[-1])
