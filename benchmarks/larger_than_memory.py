@@ -169,8 +169,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # What was measured with other figures is no part of this table.
         record["parts"] = earlier["parts"] if {name: earlier[name] for name in facts} == facts else {}
     for part in [name for name in options.only or PARTS if name != "make"]:
-        record["parts"][part] = run_part(part, train, options.limit, options.rounds)
-        print(f"{part}: {record['parts'][part]}", flush=True)
+        found = run_part(part, train, options.limit, options.rounds)
+        print(f"{part}: {found}", flush=True)
+        # What it wrote names this machine's folders.
+        record["parts"][part] = {name: value for name, value in found.items() if name != "output"}
         record["parts"] = {name: record["parts"][name] for name in PARTS if name in record["parts"]}
         options.output.write_text(json.dumps(record, indent=1) + "\n")
     table = render(record)

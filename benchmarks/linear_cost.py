@@ -5,8 +5,8 @@ python -m benchmarks.linear_cost --only rows-1 rows-2         some; the others k
 python -m benchmarks.linear_cost --only                       none; writes the table and the picture anew
 python -m benchmarks.linear_cost --scale 0.01 --output FILE   a quick look with a hundredth of the rows
 
-The fixed cost is where the straight line through a series meets size 0; the slope between two neighbours is what a
-further row, or value, costs there.
+Each training uses one CPU. The fixed cost is where the straight line through a series meets size 0; the slope between
+two neighbours is what a further row, or value, costs there.
 """
 
 from __future__ import annotations

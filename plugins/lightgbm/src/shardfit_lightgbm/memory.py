@@ -46,15 +46,12 @@ def estimate_memory(config: LightGBMConfig, shape: DataShape) -> list[MemoryPart
         config: The trainer's configuration.
         shape: Size of the data.
     """
-    classes = config.objective.classes
     width = 1 if config.max_bin <= 256 else 2
     rows = shape.rows + shape.eval_rows
     why = f"bins of the {{}}, {width} {'byte' if width == 1 else 'bytes'} each"
     # One worker alone has a second learner beside it; see `second_machine`.
     learners = 2 if config.trains_as_two and shape.rows == shape.total_rows else 1
     leaves = int(config.params.get("num_leaves", 31))
-    # Those that shardfit computes lie there besides, with a copy of the scores that they come from.
-    gradient, score = (24, 32) if config.summable else (16, 16)
     pushed = min(pushed_rows(shape.features), max(shape.rows, shape.eval_rows))
     return [
         MemoryPart("library", _LIBRARY, "LightGBM itself"),
@@ -69,6 +66,23 @@ def estimate_memory(config: LightGBMConfig, shape: DataShape) -> list[MemoryPart
         MemoryPart(
             "labels", 24 * rows, "labels twice, weights, row numbers; 4 bytes a row each, the last 8", ("ingest", "fit")
         ),
+        *_gradients(config, shape),
+        MemoryPart("rows", 8 * shape.rows, "which leaf each row is in, 4 bytes, twice", ("fit",)),
+        MemoryPart(
+            "histograms",
+            16 * learners * leaves * shape.features * config.max_bin,
+            "sums of gradients for each bin of each leaf, 16 bytes each"
+            + (", twice: a worker without peers trains as two" if learners == 2 else ""),
+            ("fit",),
+        ),
+    ]
+
+
+def _gradients(config: LightGBMConfig, shape: DataShape) -> list[MemoryPart]:
+    classes = config.objective.classes
+    # Those that shardfit computes lie there besides, with copies of the scores that they come from.
+    gradient, score = (24, 32) if config.summable else (16, 16)
+    return [
         MemoryPart(
             "gradients",
             gradient * classes * shape.rows,
@@ -79,14 +93,6 @@ def estimate_memory(config: LightGBMConfig, shape: DataShape) -> list[MemoryPart
             "scores",
             classes * (score * shape.rows + 16 * shape.eval_rows),
             f"scores and predictions of each row and class, {score // 8} times 8 bytes",
-            ("fit",),
-        ),
-        MemoryPart("rows", 8 * shape.rows, "which leaf each row is in, 4 bytes, twice", ("fit",)),
-        MemoryPart(
-            "histograms",
-            16 * learners * leaves * shape.features * config.max_bin,
-            "sums of gradients for each bin of each leaf, 16 bytes each"
-            + (", twice: a worker without peers trains as two" if learners == 2 else ""),
             ("fit",),
         ),
     ]
