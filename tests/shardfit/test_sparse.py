@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
+from shardfit.cli.tables import show_plan
 from shardfit.columns import ColumnRoles
 from shardfit.connector import DataConnector
 from shardfit.engines import current_resources
@@ -143,6 +146,14 @@ def test_evaluation_data_may_lack_features_and_not_have_more() -> None:
     dense = pa.table({"label": [0.0, 1.0], "features": [1.0, 2.0]})
     with pytest.raises(SchemaMismatchError, match="it is double, there it is list"):
         planned(wide, evals={"held_out": DataConnector.of(dense)})
+
+
+def test_the_plan_says_how_many_features_there_are() -> None:
+    plan = planned(table_of([[(41, 2.0)], [(0, 1.0)]])).to_dict()
+    assert (plan["features"], plan["casts"][0]["features"]) == (["features"], 42)
+    shown = io.StringIO()
+    show_plan(Console(file=shown, width=200), plan)
+    assert "(xgboost, 42 features)" in shown.getvalue()
 
 
 def test_memory_is_planned_from_the_values_that_are_there() -> None:

@@ -15,7 +15,7 @@ from scipy.sparse import csr_matrix, random_array
 from sklearn.datasets import dump_svmlight_file
 
 from shardfit.connector import DataConnector
-from shardfit.errors import CoverageError, InvalidValueError, UnsupportedTypeError
+from shardfit.errors import CoverageError, InvalidArgumentError, InvalidValueError, UnsupportedTypeError
 from shardfit.sparse import SPARSE, with_features
 from shardfit_xgboost import XGBEstimator, XGBScalingConfig
 from shardfit_xgboost.sparse_stream import SparseStream
@@ -201,6 +201,19 @@ def test_training_can_go_on_from_a_sparse_model(tmp_path: Path) -> None:
     first = fitted(table, n_estimators=4, **stage)
     on = fitted(table, fit={"resume_from": first.result.run_id}, **stage)
     assert on.get_booster().save_raw("json") == fitted(table).get_booster().save_raw("json")
+
+
+@pytest.mark.parametrize("features", [FEATURES - 1, FEATURES + 1])
+def test_a_run_goes_on_with_as_many_features_only(features: int, tmp_path: Path) -> None:
+    stage = {"artifact_stage_location": str(tmp_path / "stage")}
+    table = table_of(*matrix(100, 0))
+    first = fitted(table, n_estimators=1, **stage)
+    entries = pa.array([[(0, 1.0)], [(features - 1, 1.0)]], SPARSE)
+    other = pa.table({"label": [0.0, 1.0], "features": entries})
+    with pytest.raises(
+        InvalidArgumentError, match=rf"resuming with {features} sparse features: the checkpoint has 200"
+    ):
+        fitted(other, fit={"resume_from": first.result.run_id}, **stage)
 
 
 def test_constraints_are_checked_against_the_number_of_features() -> None:

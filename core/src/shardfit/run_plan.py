@@ -106,7 +106,11 @@ class RunPlan:
             "reasons": list(self.layout.reasons),
             "features": list(self.roles.features),
             "label": list(self.roles.label),
-            "casts": [{"column": c.name, "type": c.arrow_type, "rule": c.rule, "note": c.note} for c in self.casts],
+            "casts": [
+                {"column": c.name, "type": c.arrow_type, "rule": c.rule, "note": c.note}
+                | ({"features": c.features} if c.features else {})
+                for c in self.casts
+            ],
             "datasets": {name: dataset.to_dict() for name, dataset in self.datasets.items()},
             "passes": self.passes,
             "memory_per_worker": self.memory.to_dict(),

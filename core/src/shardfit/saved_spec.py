@@ -80,6 +80,24 @@ def check_same_roles(roles: ColumnRoles, spec: MatrixSpec) -> None:
     check_same("categorical_cols", sorted(roles.categorical), sorted(spec.roles.categorical))
 
 
+def check_same_width(spec: MatrixSpec, earlier: MatrixSpec) -> None:
+    """Check that sparse features are as many as they were. Called on every worker, after the profile.
+
+    Args:
+        spec: Of the run.
+        earlier: Of the checkpoint.
+
+    Raises:
+        InvalidArgumentError: They are more or fewer.
+    """
+    if (asked := spec.sparse_features) != (found := earlier.sparse_features):
+        raise InvalidArgumentError(
+            f"resuming with {asked} sparse features",
+            f"the checkpoint has {found}",
+            "Say how many there are, with features= or in the metadata of the column's field.",
+        )
+
+
 def check_same_categories(spec: MatrixSpec, earlier: MatrixSpec) -> None:
     """Check that each category has the code that it had. Called on every worker, after the profile.
 
@@ -118,6 +136,7 @@ __all__ = [
     "check_same",
     "check_same_categories",
     "check_same_roles",
+    "check_same_width",
     "known_roles",
     "predictions_as_arrow",
     "spec_from_values",

@@ -22,7 +22,8 @@ def show_files(console: Console, content: Mapping[str, Any]) -> None:
 def show_plan(console: Console, plan: Mapping[str, Any]) -> None:
     """Show what a run would do."""
     datasets: Mapping[str, Any] = plan["datasets"]
-    console.print(f"[bold]Data[/bold] ({plan['trainer']}, {len(plan['features'])} features)")
+    sparse = sum(cast.get("features", 0) for cast in plan["casts"])
+    console.print(f"[bold]Data[/bold] ({plan['trainer']}, {sparse or len(plan['features'])} features)")
     show_table(
         console,
         ["dataset", "source", "fragments", "rows", "decoded", "strategy"],

@@ -17,7 +17,7 @@ from shardfit.metrics import CustomMetric
 from shardfit.metrics.contract import Metric, Reducer
 from shardfit.metrics.early_stopping import EarlyStopping
 from shardfit.row_hash import hash_rows, rows_below
-from shardfit.saved_spec import check_same_categories
+from shardfit.saved_spec import check_same_categories, check_same_width
 from shardfit.trainer import TRAIN, RunSettings
 from shardfit_xgboost.config import XGBConfig
 from shardfit_xgboost.gradients import LOG_LINK, row_gradients, summable
@@ -92,6 +92,7 @@ class BoostingLoop:
             return xgb.Booster(params, cache=cache), 0
         model = XGBModel.from_files(self._settings.resume.files)
         check_same_categories(self._spec, model.spec)
+        check_same_width(self._spec, model.spec)
         booster = load_booster(model, params, cache)
         rounds = booster.num_boosted_rounds()
         self._take_over(model.history, rounds)
