@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import HealthCheck, settings
 
-from shardfit.testing.ray_cluster import ray_cluster
+from shardfit.testing.trainer_kit import cluster_of_session
 from tests.shardfit.worker_processes import ProcessEngine, training_on
 
 # Read when libraries are loaded, which test files do after this. The processes that run tests share the CPUs, and
@@ -67,10 +67,9 @@ def stage_root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def shared_ray_cluster() -> Iterator[str]:
-    """Keep one Ray cluster of four CPUs, however many the machine has, beside the tests; yields its address."""
-    with ray_cluster(cpus=4) as address:
-        yield address
+def shared_ray_cluster(pytestconfig: pytest.Config) -> str:
+    """Keep one Ray cluster of four CPUs, that of the kits, beside the tests; returns its address."""
+    return cluster_of_session(pytestconfig)
 
 
 @pytest.fixture

@@ -38,6 +38,21 @@ _SHARES = (0.0, 0.02, 0.03, 0.41, 0.42, 0.9, 1.0)
 _CLUSTER = pytest.StashKey[str]()
 
 
+def cluster_of_session(config: pytest.Config) -> str:
+    """Return the address of a Ray cluster of four CPUs, however many the machine has: one for all tests of a session.
+
+    The first call starts it; it ends with the session.
+
+    Args:
+        config: Pytest's own.
+    """
+    if _CLUSTER not in config.stash:
+        running = ExitStack()
+        config.stash[_CLUSTER] = running.enter_context(ray_cluster(cpus=4))
+        config.add_cleanup(running.close)
+    return config.stash[_CLUSTER]
+
+
 class TrainerKit(Kit, ABC):
     """What every trainer must do. Subclass it, make the trainer, and give it parameters of a short training.
 
@@ -100,12 +115,9 @@ class TrainerKit(Kit, ABC):
     def cluster(self, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         """Lend a Ray cluster of four CPUs, one for all kits of a session; override it to lend your own."""
         pytest.importorskip("ray", reason="Ray is not installed: nothing can be said about several workers")
-        if _CLUSTER not in request.config.stash:
-            running = ExitStack()
-            request.config.stash[_CLUSTER] = running.enter_context(ray_cluster(cpus=4))
-            request.config.add_cleanup(running.close)
-        monkeypatch.setenv("RAY_ADDRESS", request.config.stash[_CLUSTER])
-        yield request.config.stash[_CLUSTER]
+        address = cluster_of_session(request.config)
+        monkeypatch.setenv("RAY_ADDRESS", address)
+        yield address
         sys.modules["ray"].shutdown()
 
     def test_training_again_with_the_same_object_gives_the_same_model(self, tmp_path: Path) -> None:
