@@ -26,6 +26,14 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.enviro
 
 
 _SERVERS = {"rclone_server", "moto_server", "azurite_server", "gcs_server"}
+# What takes longest is handed out first, so that no process is left with it at the end.
+_FIRST = ("ray", "wheels", "object servers")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Hand out groups in the order of their tests, where pytest-xdist would begin with those of the most tests."""
+    if hasattr(config.option, "loadscopereorder"):
+        config.option.loadscopereorder = False
 
 
 @pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in the same hook.
@@ -47,6 +55,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         elif not item.get_closest_marker("xdist_group"):
             shared = "object servers" if _SERVERS & fixtures else item.nodeid.partition("::")[0]
             item.add_marker(pytest.mark.xdist_group(shared))
+    groups = {item: item.get_closest_marker("xdist_group").args[0] for item in items}
+    items.sort(key=lambda item: _FIRST.index(groups[item]) if groups[item] in _FIRST else len(_FIRST))
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
