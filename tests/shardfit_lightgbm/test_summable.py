@@ -81,14 +81,14 @@ def test_workers_grow_the_same_trees_from_sixty_thousand_rows(monkeypatch: pytes
 
     def texts() -> list[str]:
         wide = {"num_iterations": 12, "num_leaves": 127}
-        return [trained(rows, workers, params=wide).model.text for workers in (1, 2, 3)]
+        return [trained(rows, workers, params=wide).model.text for workers in (1, 3)]
 
-    alone, *others = texts()
-    assert others == [alone, alone]
+    alone, other = texts()
+    assert other == alone
 
     def leave(values: Any, _: float, out: Float32Array) -> None:
         out[...] = values
 
     monkeypatch.setattr(summable_objective, "round_to_step", leave)
-    alone, *others = texts()
-    assert others != [alone, alone]
+    alone, other = texts()
+    assert other != alone
