@@ -53,8 +53,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if item.get_closest_marker("ray") or item.get_closest_marker("cluster"):
             item.add_marker(pytest.mark.xdist_group("ray"))
         elif not item.get_closest_marker("xdist_group"):
-            shared = "object servers" if _SERVERS & fixtures else item.nodeid.partition("::")[0]
-            item.add_marker(pytest.mark.xdist_group(shared))
+            # Some name their server as a parameter.
+            given = item.callspec.params.values() if hasattr(item, "callspec") else ()
+            served = _SERVERS & (fixtures | {value for value in given if isinstance(value, str)})
+            item.add_marker(pytest.mark.xdist_group("object servers" if served else item.nodeid.partition("::")[0]))
     groups = {item: item.get_closest_marker("xdist_group").args[0] for item in items}
     items.sort(key=lambda item: _FIRST.index(groups[item]) if groups[item] in _FIRST else len(_FIRST))
 
