@@ -132,6 +132,8 @@ def test_what_cannot_be_trained_on_is_said_before_the_start() -> None:
         planned(table, trainer="lightgbm")
     with pytest.raises(UnsupportedTypeError, match="it holds sparse features"):
         planned(table, roles=ColumnRoles(("label",), ("features",)))
+    with pytest.raises(UnsupportedTypeError, match="'features'"):
+        planned(table, roles=ColumnRoles(("features",), ("label",), categorical=("features",)))
     with pytest.raises(InvalidArgumentError, match="their matrix is made in memory only"):
         planned(table, params={"storage": "disk"})
     with pytest.raises(InfeasibleRequestError, match="needs about"):

@@ -31,7 +31,7 @@ from shardfit.testing.source_kit import check_source
 
 NUMBERS = st.floats(-1e6, 1e6, width=32).map(float)
 PAIRS = st.dictionaries(st.integers(0, 40), NUMBERS, max_size=5).map(lambda found: sorted(found.items()))
-ROWS = st.lists(st.tuples(NUMBERS, st.integers(0, 9), PAIRS), max_size=9)
+ROWS = st.lists(st.tuples(NUMBERS, st.integers(0, 9), PAIRS), max_size=6)
 BETWEEN = st.sampled_from(["", "", "# only a comment 3:4", "   ", "\t# qid:3"])
 
 
@@ -50,8 +50,8 @@ def table_of(rows: list[tuple[float, int, list[tuple[int, float]]]], with_querie
 
 @given(
     rows=ROWS,
-    between=st.lists(BETWEEN, min_size=10, max_size=10),
-    block=st.integers(1, 80),
+    between=st.lists(BETWEEN, min_size=7, max_size=7),
+    block=st.integers(1, 200),
     zero_based=st.booleans(),
     with_queries=st.booleans(),
     newline=st.sampled_from(["\n", "\r\n"]),
@@ -85,6 +85,7 @@ def test_rows_survive_any_division_into_bytes(
 
 OPTIONS = st.fixed_dictionaries({"zero_based": st.booleans(), "with_queries": st.booleans()})
 WORDS = ["1", "-2.5", "1:2", "2:.5", "3:1e3", "0:1", "qid:4", "qid:", "qid:x", "#", ":", "1:", ":2", "1:2:3", "nan"]
+SIGNS = ["1:++2", "1:+-2", "1:-+2", "1:+2", "++1", "+1", "1:+", "1:-", "-+1", "+", "+1:2"]
 
 
 @given(data=st.text(alphabet=list('01259:.-+e# \n\tqid,na"x\r'), max_size=60), options=OPTIONS)
@@ -92,9 +93,15 @@ def test_all_lines_at_once_and_line_by_line_agree(data: str, options: dict[str, 
     check_against_single_lines(data.encode("latin-1"), options)
 
 
-@given(words=st.lists(st.sampled_from([*WORDS, "\n", "\n"]), max_size=14), options=OPTIONS)
+@given(words=st.lists(st.sampled_from([*WORDS, *SIGNS, "\n", "\n"]), max_size=14), options=OPTIONS)
 def test_almost_right_lines_are_told_from_right_ones(words: list[str], options: dict[str, bool]) -> None:
     check_against_single_lines(" ".join(words).encode(), options)
+
+
+@pytest.mark.parametrize("word", SIGNS)
+def test_a_number_has_one_sign(word: str) -> None:
+    label = "" if ":" not in word and len(word) > 1 else "1 "
+    check_against_single_lines(f"{label}{word}".encode(), {"zero_based": False, "with_queries": False})
 
 
 def check_against_single_lines(data: bytes, options: dict[str, bool]) -> None:

@@ -90,7 +90,7 @@ def plan_casts(
     for name in columns:
         check_column(name, schema)
         kind = schema.field(name).type
-        if name in sparse and is_sparse(kind):
+        if name in sparse and name not in categorical and is_sparse(kind):
             width = check_features(schema.field(name), "the data")
             casts.append(ColumnCast(name, str(kind), "sparse", features=width))
             continue

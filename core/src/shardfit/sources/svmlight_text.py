@@ -15,7 +15,7 @@ Bytes = npt.NDArray[np.uint8]
 Int64Array = npt.NDArray[np.int64]
 Float32Array = npt.NDArray[np.float32]
 
-_BLANK, _NEWLINE, _COLON, _HASH, _PLUS = 32, 10, 58, 35, 43
+_BLANK, _NEWLINE, _COLON, _HASH = 32, 10, 58, 35
 _QID = b"qid:"
 _QID_WORD = re.compile(rb"(?<![^\x00-\x20])qid:(?=[^\x00-\x20])")
 _WORD = re.compile(rb"[^\x00-\x20]+")
@@ -198,8 +198,7 @@ def _parse(data: bytes, zero_based: bool, with_queries: bool) -> ParsedLines | N
     must_be_whole[asked] = True
     if not _digits_only(content, starts, ends, must_be_whole):
         return None
-    plus = starts[content[starts] == _PLUS]
-    numbers = _numbers(np.where(word, content, np.uint8(_NEWLINE)), plus)
+    numbers = _numbers(np.where(word, content, np.uint8(_NEWLINE)))
     if len(numbers) != len(starts):
         return None
     indices = numbers[is_index]
@@ -225,9 +224,8 @@ def _digits_only(content: Bytes, starts: Int64Array, ends: Int64Array, which: np
     return bool((counts[starts[which]] == counts[ends[which]]).all())
 
 
-def _numbers(text: Bytes, plus: Int64Array) -> npt.NDArray[np.float64]:
+def _numbers(text: Bytes) -> npt.NDArray[np.float64]:
     """Return the numbers that stand between newlines."""
-    text[plus] = _NEWLINE
     if not (text != _NEWLINE).any():
         return np.empty(0, dtype=np.float64)
     table: Any = pacsv.read_csv(
