@@ -311,7 +311,11 @@ def test_workers_that_wait_for_occupied_cpus_are_given_up_and_the_error_says_so(
 def test_a_node_that_was_given_up_and_answers_again_is_used_again() -> None:
     engine = RayEngine(os.environ)
     cluster = engine.resources()
-    engine._suspects.update(member.identity for member in ray_engine._members())
+    (member,) = ray_engine._members()
+    engine._suspects[member.identity] = time.monotonic()
+    # The wait for an answer that did not come is not repeated at once.
+    assert not engine.resources().nodes
+    engine._suspects[member.identity] = time.monotonic() - 60.0
     assert engine.resources() == cluster
     assert not engine._suspects
 

@@ -32,7 +32,7 @@ class MadeUpRay:
         return "again"
 
 
-def group_on(port: int, suspects: set[str]) -> RayGroup:
+def group_on(port: int, suspects: dict[str, float]) -> RayGroup:
     layout = WorkerLayout("ray", (WorkerSlot(0, "here", 1),), ("made up",))
     return RayGroup(layout, [Member("id", "127.0.0.1", {}, "here", port)], suspects)
 
@@ -50,20 +50,20 @@ def test_a_host_that_refuses_connections_is_lost_without_waiting_for_the_cluster
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     fake = made_up(monkeypatch, GetTimeoutError("too early"))
-    suspects: set[str] = set()
+    suspects: dict[str, float] = {}
     group = group_on(port, suspects)
     gone = group.answer(0, "outcome")
     assert isinstance(gone, Gone)
     assert "unavailable" in gone.said
     assert fake.asked_again == 0
     assert not group.examine(0, gone.said).reached
-    assert suspects == {"id"}
+    assert suspects.keys() == {"id"}
 
 
 def test_of_a_host_that_answers_the_reason_is_waited_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
     fake = made_up(monkeypatch, RayActorError(error_msg="its node was drained"))
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        group = group_on(listening.getsockname()[1], set())
+        group = group_on(listening.getsockname()[1], {})
         told = [group.answer(0, request) for request in ("outcome", "poll")]
     assert "drained" in told[0].said
     assert told[0] == told[1]

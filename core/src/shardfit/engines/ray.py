@@ -38,7 +38,8 @@ from shardfit.events import EventSink
 from shardfit.scaling import ClusterResources, WorkerLayout
 
 _STOP_SECONDS, _STEP_SECONDS, _REASON_SECONDS = 5.0, 0.5, 1.5
-_LOOK_SECONDS, _LOOK_AFTER_SECONDS = 7.0, 1.5  # For another process of the node to look at a silent, or a gone, one.
+# For another process of the node to look at a silent worker, or a gone one; and until one that did not is asked again.
+_LOOK_SECONDS, _LOOK_AFTER_SECONDS, _DOUBT_SECONDS = 7.0, 1.5, 10.0
 
 _started_address: str | None = None  # Of the local cluster that this process started, which ends with it.
 _connecting = threading.Lock()  # Ray cannot be initialized by two threads at once.
@@ -46,7 +47,7 @@ _connecting = threading.Lock()  # Ray cannot be initialized by two threads at on
 
 def started_here() -> bool:
     """Return whether Ray runs only because this process started it."""
-    return _started_address is not None and ray.is_initialized() and _gcs_address() == _started_address
+    return bool(ray.is_initialized() and ray.get_runtime_context().gcs_address == _started_address)
 
 
 def shutdown() -> None:
@@ -68,7 +69,7 @@ class RayEngine(Engine):
     def __init__(self, environ: Mapping[str, str], start_deadline_s: float = 60.0) -> None:
         self._environ = environ
         self._start_deadline_s = start_deadline_s
-        self._suspects: set[str] = set()
+        self._suspects: dict[str, float] = {}
 
     def connect(self) -> None:
         """Connect to the cluster, or start a local one; nothing if this process is connected.
@@ -88,7 +89,7 @@ class RayEngine(Engine):
             here = this_machine(self._environ)
             share = {"num_cpus": int(here.cpus), "num_gpus": int(here.gpus)}
             local = ray.init("local", include_dashboard=False, **share, **quiet)
-            _started_address = _gcs_address()
+            _started_address = ray.get_runtime_context().gcs_address
             watch_local_ray(Path(local.address_info["session_dir"]))
             return
         if "RAY_AUTH_MODE" not in self._environ and has_token(self._environ):
@@ -102,9 +103,10 @@ class RayEngine(Engine):
         """Return the nodes that are alive, by address."""
         self.connect()
         there = {member.identity: member.node for member in _members()}
-        # A host that is stopped accepts connections and does nothing else.
-        for node in self._suspects & there.keys():
-            (self._suspects.discard if _works(node) else there.pop)(node)
+        # A host that is stopped accepts connections and does nothing else, and the wait that showed it is not repeated.
+        for node in self._suspects.keys() & there.keys():
+            asked_again = time.monotonic() - self._suspects[node] >= _DOUBT_SECONDS and _works(node)
+            (self._suspects if asked_again else there).pop(node)
         return ClusterResources(tuple(there.values()), engine="ray")
 
     def start(self, layout: WorkerLayout, attempt: int = 1, cancellation: Cancellation | None = None) -> RayGroup:
@@ -131,10 +133,10 @@ class RayGroup(WorkerGroup):
     Args:
         layout: Where they run.
         members: Each slot's node.
-        suspects: Ids of nodes that do not answer; added to.
+        suspects: Ids of nodes that do not answer, and since when; added to.
     """
 
-    def __init__(self, layout: WorkerLayout, members: Sequence[Member], suspects: set[str]) -> None:
+    def __init__(self, layout: WorkerLayout, members: Sequence[Member], suspects: dict[str, float]) -> None:
         self.layout = layout
         self._members = tuple(members)
         self._suspects = suspects
@@ -265,7 +267,7 @@ class RayGroup(WorkerGroup):
             except RayError:
                 if said:
                     return Vitals(said=said)
-        self._suspects.add(self._members[rank].identity)
+        self._suspects[self._members[rank].identity] = time.monotonic()
         return Vitals(reached=False, said=said)
 
     def place(self, rank: int) -> tuple[str, int]:
@@ -315,10 +317,6 @@ class RayGroup(WorkerGroup):
     def _not_started(self, rank: int, found: str, advice: str = "", cause: LossCause = "") -> WorkerLostError:
         error = WorkerLostError(f"starting {self.describe(rank)}", found, advice)
         return error.at(rank, self.layout.slots[rank].node).because(cause)
-
-
-def _gcs_address() -> str:
-    return str(ray.get_runtime_context().gcs_address)
 
 
 def _authenticate() -> None:
