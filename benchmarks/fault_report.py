@@ -74,6 +74,27 @@ def _spread(values: list[float]) -> str:
     return f"{statistics.median(values):.1f} s (median of {len(values)}, most {max(values):.1f})"
 
 
+def table(results: list[dict[str, Any]]) -> str:
+    """Return the times of the faults that were felt as a table for the docs."""
+    runs = [entry for entry in results if "trainer" in entry and counts(entry)]
+    lines = [
+        "| fault | runs | noticed after | training again after: boosters | PyTorch |",
+        "|---|---|---|---|---|",
+    ]
+    for fault in sorted({entry["fault"] for entry in runs}):
+        mine = [entry for entry in runs if entry["fault"] == fault]
+        networks = [entry for entry in mine if entry["trainer"] == "pytorch"]
+        boosters = [entry for entry in mine if entry["trainer"] != "pytorch"]
+        cells = [_short(mine, "notice_s"), _short(boosters, "again_s"), _short(networks, "again_s")]
+        lines.append(f"| {fault} | {len(mine)} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _short(runs: list[dict[str, Any]], name: str) -> str:
+    values = [entry[name][0] for entry in runs if entry[name]]
+    return f"{statistics.median(values):.1f} s, {max(values):.1f} s" if values else "-"
+
+
 def _times(runs: list[dict[str, Any]]) -> str:
     noticed = [entry["notice_s"][0] for entry in runs if entry["notice_s"]]
     again = [entry["again_s"][0] for entry in runs if entry["again_s"]]

@@ -30,7 +30,7 @@ from benchmarks.fault_cases import FIRST_SEED, TRAINERS, FaultCase, case_of
 from benchmarks.fault_driver import write_table
 from benchmarks.fault_loop import rows_of_epochs
 from benchmarks.fault_models import same_model
-from benchmarks.fault_report import good, lacks, report
+from benchmarks.fault_report import good, lacks, report, table
 from scripts import faults
 from scripts.cluster import HostCluster, three_host_cluster, why_impossible
 from shardfit.stores.local import LocalStore
@@ -228,7 +228,7 @@ def main() -> int:
     given = parser.parse_args()
     if given.report:
         results = json.loads(given.report.read_text())
-        print(report(results), *lacks(results), sep="\n")
+        print(report(results), *lacks(results), table(results), sep="\n")
         return 1 if lacks(results) else 0
     if (reason := why_impossible()) is not None:
         sys.exit(f"A cluster of three hosts is not possible here; {reason}.")
