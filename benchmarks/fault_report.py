@@ -62,9 +62,11 @@ def report(results: list[dict[str, Any]]) -> str:
         lines += [f"  {name}: {len(some)} runs; {_times(some)}" for name, some in by_trainer.items() if some]
     for name in TRAINERS:
         restarts = [entry["restart_s"] for entry in results if entry.get("restarted") == name]
+        resumed = [entry["resume_s"] for entry in runs if entry["trainer"] == name and entry.get("resume_s")]
         lines.append(f"a new driver of {name}, until its first round is done: {_spread(restarts)}")
-    resumed = [entry["resume_s"] for entry in runs if entry.get("resume_s")]
-    lines.append(f"resuming a run whose driver was killed while it published, to the end: {_spread(resumed)}")
+        lines.append(
+            f"  that goes on with a run whose driver was killed while it published, to the end: {_spread(resumed)}"
+        )
     return "\n".join(lines)
 
 
