@@ -64,9 +64,7 @@ def report(results: list[dict[str, Any]]) -> str:
         restarts = [entry["restart_s"] for entry in results if entry.get("restarted") == name]
         resumed = [entry["resume_s"] for entry in runs if entry["trainer"] == name and entry.get("resume_s")]
         lines.append(f"a new driver of {name}, until its first round is done: {_spread(restarts)}")
-        lines.append(
-            f"  that goes on with a run whose driver was killed while it published, to the end: {_spread(resumed)}"
-        )
+        lines.append(f"  one that resumes a run of a driver killed while it published, to the end: {_spread(resumed)}")
     return "\n".join(lines)
 
 
