@@ -173,6 +173,15 @@ def test_a_compressed_file_is_one_fragment_and_the_plan_is_told(
     check_source(source, table_of([(1.0, 0, [(0, 2.0), (2, 4.0)]), (0.0, 0, [(1, 5.0)])], with_queries=False))
 
 
+@pytest.mark.parametrize("text", [b"1 1:2\n", b"\n1 1:2\n", b"# no row\n1 1:2", b"# no row\n", b""])
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_byte_order_mark_is_no_row(tmp_path: Path, text: bytes, packed: bool) -> None:
+    marked = b"\xef\xbb\xbf" + text
+    path = write(tmp_path / ("a.svm.gz" if packed else "a.svm"), gzip.compress(marked) if packed else marked)
+    rows = [(1.0, 0, [(0, 2.0)])] if b"1:2" in text else []
+    check_source(SvmlightSource([path]), table_of(rows, with_queries=False))
+
+
 @pytest.mark.parametrize(
     ("line", "why"),
     [

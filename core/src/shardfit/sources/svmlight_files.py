@@ -18,7 +18,7 @@ from shardfit.sources.file_access import FileAccess, changed, version_with_tag
 from shardfit.sources.file_listing import has_suffix, list_files, paths_of
 from shardfit.sources.row_range import take_rows
 from shardfit.sources.schemas import select_columns
-from shardfit.sources.svmlight_planning import SvmlightListing, list_svmlight, pieces_of, unreadable
+from shardfit.sources.svmlight_planning import SvmlightListing, list_svmlight, pieces_of, unreadable, without_mark
 from shardfit.sources.svmlight_text import BadLineError, ParsedLines, parse_lines
 from shardfit.sparse import MOST_FEATURES, SPARSE, with_features
 
@@ -179,7 +179,8 @@ def _opened(access: FileAccess, fragment: Fragment) -> Iterator[Callable[[int], 
             raise changed(fragment, found)
         text = None if stop == WHOLE_FILE else io.BytesIO(file.read_at(stop - start, start))
     with text or access.open_stream(fragment.uri) as stream:
-        yield stream.read
+        # Ranges of bytes begin after it.
+        yield stream.read if text else without_mark(stream.read)
 
 
 def _records(rows: ParsedLines, wanted: pa.Schema) -> pa.RecordBatch:

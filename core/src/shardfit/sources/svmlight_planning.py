@@ -104,6 +104,21 @@ def pieces_of(read: Callable[[int], bytes]) -> Iterator[tuple[int, bytes]]:
         yield place, b"".join(waiting)
 
 
+def without_mark(read: Callable[[int], bytes]) -> Callable[[int], bytes]:
+    """Return how to read text with blanks for a byte order mark, so that bytes keep their places."""
+    begun = False
+
+    def blanked(size: int) -> bytes:
+        nonlocal begun
+        data = read(size)
+        if not begun and data.startswith(_BYTE_ORDER_MARK):
+            data = b" " * len(_BYTE_ORDER_MARK) + data[len(_BYTE_ORDER_MARK) :]
+        begun = True
+        return data
+
+    return blanked
+
+
 def unreadable(what: str, error: object) -> UnreadableSourceError:
     """Return the error for a file that cannot be read."""
     return UnreadableSourceError(f"reading {what}", str(error) or type(error).__name__, "Check the file.")
@@ -136,7 +151,7 @@ def _scan(access: FileAccess, part: _Part) -> _Part:
     try:
         if part.stop == WHOLE_FILE:
             with access.open_stream(part.file.uri) as stream:
-                return part._replace(scan=_total(stream.read))
+                return part._replace(scan=_total(without_mark(stream.read)))
         with access.open(part.file.uri) as handle:
             return part._replace(scan=_total(_reader(handle, part.start, part.stop)))
     except (OSError, pa.ArrowException) as error:

@@ -30,16 +30,23 @@ class RowWeights:
         self._parameters, self._step_rows, self._world_size = parameters, step_rows, world_size
         self._watched: list[Any] = []
 
-    def before_forward(self, *_: Any) -> None:
-        """Watch the gradients of the step that begins, if they need a weight; called by the wrapped model."""
-        if (self._factor() != 1.0) != bool(self._watched):
+    def weigh(self, model: torch.nn.Module) -> None:
+        """Weigh the gradients of each step of a model."""
+        # After a forward pass, not before it: a model that is given a whole batch may be the first to read a column of
+        # it, and a batch of a `DataLoader` worker counts as taken only then.
+        model.register_forward_hook(self.after_forward)
+
+    def after_forward(self, *_: Any) -> None:
+        """Watch the gradients of the step that has begun, if they need a weight; called by the wrapped model."""
+        if self._factor() == 1.0:
             for handle in self._watched:
                 handle.remove()
             self._watched = []
-            if self._factor() != 1.0:
-                # Frozen ones cannot be watched; those that thaw later can in the next step.
-                free = [parameter for parameter in self._parameters if parameter.requires_grad]
-                self._watched = [parameter.register_hook(self._weigh) for parameter in free]  # type: ignore[no-untyped-call]
+            return
+        for parameter in self._parameters:
+            # Frozen ones cannot be watched; those that thaw later are in the next step.
+            if parameter.requires_grad and not _is_watched(parameter):
+                self._watched.append(parameter.register_hook(self._weigh))  # type: ignore[no-untyped-call]
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A model that is saved with its wrapper leaves the run behind.
@@ -51,6 +58,12 @@ class RowWeights:
 
     def _weigh(self, gradient: torch.Tensor) -> torch.Tensor:
         return gradient * self._factor()
+
+
+def _is_watched(parameter: torch.nn.Parameter) -> bool:
+    """Return whether its gradient is weighed already; that of a part that two models share must not be twice."""
+    hooks = parameter._backward_hooks or {}
+    return any(isinstance(getattr(hook, "__self__", None), RowWeights) for hook in hooks.values())
 
 
 def _alone() -> tuple[int, int]:
@@ -75,5 +88,5 @@ def data_parallel(
     options.setdefault("gradient_as_bucket_view", True)
     wrapped = DistributedDataParallel(model, **options)
     world_size = dist.get_world_size(options.get("process_group"))
-    wrapped.register_forward_pre_hook(RowWeights(list(model.parameters()), step_rows, world_size).before_forward)
+    RowWeights(list(model.parameters()), step_rows, world_size).weigh(wrapped)
     return wrapped
