@@ -19,7 +19,8 @@ from shardfit.errors import (
     SourceNotFoundError,
     UnreadableSourceError,
 )
-from shardfit.sources.parquet import ParquetSource
+from shardfit.sources.file_listing import list_files
+from shardfit.sources.parquet import ParquetSource, read_footers
 from shardfit.testing.source_kit import check_source, read_table
 
 
@@ -223,3 +224,12 @@ def test_memory_is_bounded_by_the_batch_and_not_by_the_row_group(tmp_path: Path)
     pool, before = pa.default_memory_pool(), pa.total_allocated_bytes()
     peak = max(pool.bytes_allocated() - before for _ in source.read(part, source.schema().names, 0, rows, 8192))
     assert 0 < peak < part.bytes / 3
+
+
+def test_footers_that_agree_share_one_schema(tmp_path: Path) -> None:
+    for name, values in {"a": [1.0], "b": [2.0], "c": ["text"]}.items():
+        pq.write_table(pa.table({"x": values}), tmp_path / f"{name}.parquet")
+    access, files = list_files([str(tmp_path)], (".parquet",), {})
+    first, second, other = (footer.schema for footer in read_footers(access, files))
+    assert first is second
+    assert other.field("x").type == pa.string()

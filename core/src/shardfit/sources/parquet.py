@@ -119,7 +119,7 @@ class ParquetSource(DataSource):
     def _list(self) -> _Listing:
         if self._listing is None:
             access, files = list_files(self._paths, SUFFIXES, self._options)
-            footers = _read_footers(access, files)
+            footers = read_footers(access, files)
             for footer in footers:
                 check_same_columns(footers[0].schema, footer.schema, footers[0].uri, footer.uri)
             fragments = tuple(fragment for footer in footers for fragment in footer.fragments)
@@ -173,7 +173,16 @@ def find_bad_column(columns: Sequence[str], read: Callable[[str], None]) -> str 
     return None
 
 
-def _read_footers(access: FileAccess, files: Sequence[ListedFile]) -> list[_Footer]:
+def read_footers(access: FileAccess, files: Sequence[ListedFile]) -> list[_Footer]:
+    """Return what the footers of files say, in their order: address, schema and fragments.
+
+    Args:
+        access: How to open them.
+        files: As they were listed.
+
+    Raises:
+        UnreadableSourceError: A file is cut short, or no Parquet file.
+    """
     pool = ThreadPoolExecutor(FOOTER_THREADS, thread_name_prefix="shardfit-footers")
     # Files that agree share one schema: of 20,000 with ten columns each, their own would take 60 MB.
     seen: list[pa.Schema] = []
