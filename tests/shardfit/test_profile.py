@@ -215,3 +215,13 @@ def test_a_builder_keeps_the_distinct_values_that_adding_each_batch_keeps(batche
     found = builder.build().distinct[0]
     np.testing.assert_array_equal(found.values, expected.values)
     assert found.complete == expected.complete
+
+
+def test_what_is_kept_without_the_sample_does_not_hold_it() -> None:
+    builder = ProfileBuilder(3, 1, 0, SampleSpec(0, 1.0))
+    builder.add_features(np.arange(100), np.ones((100, 3), dtype=np.float32), None, ())
+    builder.add_labels(np.arange(100), np.ones(100, dtype=np.float32))
+    kept = builder.build().without_sample().sample
+    assert kept.shape == (0, 3)
+    # A view would.
+    assert kept.base is None

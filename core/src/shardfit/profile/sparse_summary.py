@@ -116,7 +116,8 @@ class SparseSummary:
     def without_sample(self) -> SparseSummary:
         """Return the summary without the values that bins are chosen from, which take memory."""
         names = ("sample_rows", "sample_features", "sample_values", "sample_weights")
-        none = {name: getattr(self, name)[:0] for name in names}
+        # A view would keep all of it.
+        none = {name: getattr(self, name)[:0].copy() for name in names}
         return replace(self, distinct=SparseDistinct.empty(len(self.present), 0), **none)
 
 

@@ -125,7 +125,8 @@ class Profile:
     def without_sample(self) -> Profile:
         """Return the profile without the values that bins are chosen from, which take memory."""
         sparse = None if self.sparse is None else self.sparse.without_sample()
-        return replace(self, sample=self.sample[:0], sparse=sparse)
+        # A view would keep all of it.
+        return replace(self, sample=self.sample[:0].copy(), sparse=sparse)
 
     @property
     def gapless(self) -> bool:
