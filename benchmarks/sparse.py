@@ -50,7 +50,7 @@ class Shape(NamedTuple):
 
 SHAPES = {
     "counts": Shape(1_000_000, 10_000, 20, 20),
-    "numbers": Shape(500_000, 10_000, 20, 10_000),
+    "numbers": Shape(200_000, 2_000, 20, 10_000),
     "words": Shape(200_000, 1_000_000, 50, 1),
 }
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shardfit.connector import DataConnector
@@ -48,6 +48,7 @@ def table_of(rows: list[tuple[float, int, list[tuple[int, float]]]], with_querie
     return pa.table({**columns, "features": pa.array(pairs, SPARSE)})
 
 
+@settings(max_examples=40)
 @given(
     rows=ROWS,
     between=st.lists(BETWEEN, min_size=7, max_size=7),

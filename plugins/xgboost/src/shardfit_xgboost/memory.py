@@ -69,6 +69,7 @@ def _sparse_matrices(shape: DataShape) -> list[MemoryPart]:
         MemoryPart(
             "features", 300 * shape.features, "cut points of each feature, and where they are", ("ingest", "fit")
         ),
+        MemoryPart("cut points", 200 * shape.features, "cut points on their way into XGBoost", ("ingest",)),
         MemoryPart(
             "places",
             4 * (shape.values or 0) + 8 * shape.rows,
