@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import fields
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -209,3 +210,15 @@ def rows_of(dense: Array) -> SparseRows:
     there = ~np.isnan(dense)
     offsets = np.concatenate([[0], np.cumsum(there.sum(axis=1))]).astype(np.int64)
     return SparseRows(offsets, np.nonzero(there)[1].astype(np.int32), dense[there], dense.shape[1])
+
+
+def test_a_profile_without_its_sample_holds_none_of_it() -> None:
+    builder = ProfileBuilder(0, 1, 0, SampleSpec(0, 1.0, 8), sparse_features=4)
+    builder.add_sparse(np.arange(2), rows_of(np.ones((2, 4), dtype=np.float32)), None)
+    summary = builder.build().without_sample().sparse
+    assert summary is not None
+    assert all(array.base is None for name, array in asdict_of(summary).items() if name.startswith("sample_"))
+
+
+def asdict_of(summary: Any) -> dict[str, Any]:
+    return {field.name: getattr(summary, field.name) for field in fields(summary)}
