@@ -19,6 +19,8 @@ Float64Array = npt.NDArray[np.float64]
 
 # Temporaries of so many rows stay in the cache of a core.
 _BLOCK_ROWS = 2**16
+# With heavier rows, the grid follows the gradients that there are in each round.
+_HEAVIEST = 8.0
 
 
 class SummableObjective:
@@ -162,7 +164,7 @@ def class_weights(config: LightGBMConfig, labels: Float32Array, peers: Collectiv
 def gradient_limits(
     config: LightGBMConfig, weights: Float32Array | None, by_class: Float64Array | None, peers: Collectives
 ) -> tuple[float, float] | None:
-    """Return what no gradient and no Hessian can exceed on any worker; None where only their values can tell.
+    """Return what no gradient and no Hessian can exceed on any worker; None where their values shall tell.
 
     Called on every worker at the same time.
 
@@ -181,7 +183,8 @@ def gradient_limits(
         heaviest *= float(by_class.max())
     # The product of a gradient and its weight may have been rounded up.
     gradient, hessian = (limit * heaviest * (1 + 2.0**-40) for limit in limits)
-    return gradient, hessian
+    # A few heavy rows would make the grid too coarse for all others long after they have been learnt.
+    return (gradient, hessian) if heaviest <= _HEAVIEST else None
 
 
 __all__ = ["SummableObjective", "class_weights", "gradient_limits"]
