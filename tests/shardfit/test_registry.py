@@ -100,7 +100,7 @@ def info_of(registry: Registry, name: str) -> PluginInfo:
 
 def test_the_builtins_are_there_without_discovery() -> None:
     registry = Registry()
-    assert registry.names("sources") == ("arrow", "concat", "csv", "dataframe", "dataset", "parquet", "ray")
+    assert registry.names("sources") == ("arrow", "concat", "csv", "dataframe", "dataset", "parquet", "ray", "svmlight")
     assert registry.names("sharding_strategies") == ("bytes", "groups", "rows")
     assert registry.names("scaling_policies") == ("default",)
     assert registry.names("artifact_stores") == ("local",)

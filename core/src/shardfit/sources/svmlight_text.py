@@ -30,14 +30,14 @@ class BadLineError(ValueError):
     """A line that is no SVMLight.
 
     Args:
-        offset: Where in the bytes it starts.
         why: What is wrong with it.
+        offset: Where in the bytes it starts.
     """
 
-    def __init__(self, offset: int, why: str) -> None:
-        super().__init__(offset, why)
-        self.offset = offset
+    def __init__(self, why: str, offset: int = 0) -> None:
+        super().__init__(why, offset)
         self.why = why
+        self.offset = offset
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -288,6 +288,6 @@ def _first_bad_line(data: bytes, zero_based: bool, with_queries: bool) -> BadLin
         try:
             parse_line(line, zero_based=zero_based, with_queries=with_queries)
         except ValueError as error:
-            return BadLineError(offset, str(error))
+            return BadLineError(str(error), offset)
         offset += len(line) + 1
-    return BadLineError(0, "a number in or after it cannot be read")
+    return BadLineError("a number in or after it cannot be read")
