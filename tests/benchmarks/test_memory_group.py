@@ -9,6 +9,9 @@ import pytest
 
 from scripts.memory_group import memory_group, read_size, why_impossible
 
+# The kernel counts such kills for the whole machine, too, which tests of lost workers look at: one process runs both.
+pytestmark = pytest.mark.xdist_group("ray")
+
 WHY = why_impossible()
 needs_groups = pytest.mark.skipif(WHY is not None, reason=str(WHY))
 

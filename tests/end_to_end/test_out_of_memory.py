@@ -18,6 +18,9 @@ from shardfit.testing.tables import awkward_table
 from tests.end_to_end.fitting import failure, fitted
 from tests.shardfit.worker_processes import MEMORY_GROUP, ProcessEngine, training_on
 
+# The kernel counts such kills for the whole machine, too, which tests of lost workers look at: one process runs both.
+pytestmark = pytest.mark.xdist_group("ray")
+
 TABLE = awkward_table(2_000)
 ROUNDS, EATEN_AFTER = 8, 5
 ADVICE = "Give it more memory, use more workers, or fewer columns or bins."
