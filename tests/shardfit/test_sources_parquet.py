@@ -85,7 +85,7 @@ def test_folders_globs_and_literal_names_lead_to_the_files_they_name(
     for name in [*names, "_temporary/e.parquet", ".hidden.parquet", "deep/_SUCCESS"]:
         write(make_table(1), tmp_path / name)
     listed = ParquetSource([str(tmp_path / pattern)]).fragments()
-    access = ParquetSource([str(tmp_path / pattern)])._list().access
+    access = ParquetSource([str(tmp_path / pattern)])._reach()
     paths = [access.path(part.uri) for part in listed]
     assert sorted(os.path.relpath(path, tmp_path) for path in paths) == sorted(found)
 

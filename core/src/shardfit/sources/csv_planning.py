@@ -14,28 +14,13 @@ import pyarrow.csv as pacsv
 from shardfit.errors import SchemaMismatchError
 from shardfit.source import Fragment
 from shardfit.sources.csv_options import CsvOptions
-from shardfit.sources.csv_reading import COMPRESSED, WHOLE_FILE, infer_schema, unreadable
+from shardfit.sources.csv_reading import infer_schema, unreadable
 from shardfit.sources.csv_scan import BlockScan, scan_range
 from shardfit.sources.file_access import FileAccess, ListedFile, version_with_tag
+from shardfit.sources.file_source import Listing
+from shardfit.sources.text_files import COMPRESSED, SCAN_THREADS, WHOLE_FILE, first_byte
 
-SCAN_THREADS = 8
 _LONGEST_PREAMBLE = 1 << 20
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-
-
-class CsvListing(NamedTuple):
-    """What planning finds out.
-
-    Args:
-        schema: Names as in the first file; types that fit the samples.
-        fragments: In row order. `position` is the first byte, the byte after the last, whether values hold newlines,
-            and then, for a file with the columns in another order, their places in the schema.
-        warnings: Which files cannot be divided.
-    """
-
-    schema: pa.Schema
-    fragments: tuple[Fragment, ...]
-    warnings: tuple[str, ...]
 
 
 class _Text(NamedTuple):
@@ -53,8 +38,12 @@ class _Block(NamedTuple):
     stop: int
 
 
-def list_csv(access: FileAccess, files: Sequence[ListedFile], options: CsvOptions) -> CsvListing:
+def list_csv(access: FileAccess, files: Sequence[ListedFile], options: CsvOptions) -> Listing:
     """Return the schema and fragments of CSV files, each of them read once, by several threads.
+
+    Names are those of the first file; types fit samples of all. `position` of a fragment is the first byte, the byte
+    after the last (WHOLE_FILE where the file cannot be divided), whether values hold newlines, and then, for a file
+    with the columns in another order, their places in the schema.
 
     Raises:
         UnreadableSourceError: A file cannot be read or parsed; says which.
@@ -75,7 +64,7 @@ def list_csv(access: FileAccess, files: Sequence[ListedFile], options: CsvOption
     finally:
         pool.shutdown(cancel_futures=True)
     schema = infer_schema(access, fragments, texts[0].names, options)
-    return CsvListing(schema, fragments, _warnings([text for text in whole if text.file.size]))
+    return Listing(schema, fragments, _warnings([text for text in whole if text.file.size]))
 
 
 def _open_text(access: FileAccess, file: ListedFile, options: CsvOptions) -> _Text:
@@ -83,7 +72,7 @@ def _open_text(access: FileAccess, file: ListedFile, options: CsvOptions) -> _Te
         with access.open(file.uri) as handle:
             version = version_with_tag(file.version, handle)
             divisible = options.divisible and not file.uri.lower().endswith(COMPRESSED)
-            first = _first_byte(handle, options) if divisible else WHOLE_FILE
+            first = _first_row(handle, options) if divisible else WHOLE_FILE
         given = options.column_names or None
         if given and not file.size:
             return _Text(file, version, tuple(given), first)
@@ -108,8 +97,8 @@ def _column_names(access: FileAccess, file: ListedFile, options: CsvOptions) -> 
             return tuple(reader.schema.names)
 
 
-def _first_byte(handle: pa.NativeFile, options: CsvOptions) -> int:
-    first = len(_BYTE_ORDER_MARK) if handle.read_at(3, 0) == _BYTE_ORDER_MARK else 0
+def _first_row(handle: pa.NativeFile, options: CsvOptions) -> int:
+    first = first_byte(handle)
     if options.skip_rows:
         lines = list(re.finditer(rb"\r\n|\r|\n", handle.read_at(_LONGEST_PREAMBLE, first)))[: options.skip_rows]
         first += lines[-1].end() if lines else 0

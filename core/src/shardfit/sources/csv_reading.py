@@ -13,10 +13,9 @@ import pyarrow.types as kinds
 from shardfit.errors import UnknownColumnError, UnreadableSourceError
 from shardfit.source import Fragment
 from shardfit.sources.csv_options import CsvOptions
-from shardfit.sources.file_access import FileAccess, changed, version_with_tag
+from shardfit.sources.file_access import FileAccess
+from shardfit.sources.text_files import WHOLE_FILE
 
-WHOLE_FILE = -1
-COMPRESSED = (".gz", ".bz2", ".zst", ".lz4")
 SAMPLES = 8
 
 
@@ -33,7 +32,7 @@ def open_fragment(
 
     Args:
         access: How to reach the file.
-        fragment: `position` as in `csv_planning.CsvListing`.
+        fragment: `position` as `csv_planning.list_csv` makes it.
         names: Every column of the schema, in order.
         options: How the file is written.
         types: Column -> type; others are inferred.
@@ -46,10 +45,7 @@ def open_fragment(
     first, last, newlines, *order = fragment.position
     own_names = [names[i] for i in order] or list(names)
     whole = last == WHOLE_FILE
-    with access.open(fragment.uri) as file:
-        found = version_with_tag(fragment.version.partition(";")[0], file)
-        if found != fragment.version:
-            raise changed(fragment, found)
+    with access.open_planned(fragment) as file:
         text = None if whole else pa.BufferReader(file.read_at(last - first, first))
     read = options.read_options(None if whole and options.has_header else own_names, whole)
     convert = options.convert_options(types, columns)

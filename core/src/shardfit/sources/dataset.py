@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.dataset as pads
 
-from shardfit.errors import ChangedDataError, InvalidArgumentError, SourceNotFoundError, UnreadableSourceError
+from shardfit.errors import InvalidArgumentError, SourceNotFoundError, UnreadableSourceError
 from shardfit.source import Claim, DataSource, Fragment
 from shardfit.sources.arrow import ArrowSource
 from shardfit.sources.concat import ConcatSource
 from shardfit.sources.file_access import FileAccess, ListedFile
-from shardfit.sources.parquet import find_bad_column
+from shardfit.sources.parquet import damaged
 from shardfit.sources.row_range import take_rows
 from shardfit.sources.schemas import common_schema, conform, select_columns
 
@@ -66,16 +66,9 @@ class DatasetSource(DataSource):
     ) -> Iterator[pa.RecordBatch]:
         """Yield rows of a fragment; rows before `start` are decoded and thrown away."""
         access, wanted = self._reader.access, select_columns(self.schema(), tuple(columns))
-        access.check_version(fragment)
-        try:
+        with access.planned(fragment, lambda error: self._unreadable(fragment, columns, error)):
             for batch in take_rows(self._scan(fragment, columns, batch_rows), start, stop, batch_rows):
                 yield conform(batch, wanted)
-        except (OSError, pa.ArrowException) as error:
-            if isinstance(error, ChangedDataError | MemoryError):
-                raise
-            access.check_version(fragment)
-            raise self._corrupt(fragment, columns, error) from error
-        access.check_version(fragment)
 
     def describe(self) -> str:
         """Return the format and the number of files, or what is left of it on a worker."""
@@ -117,18 +110,13 @@ class DatasetSource(DataSource):
         )
         return batches
 
-    def _corrupt(self, fragment: Fragment, columns: Sequence[str], error: Exception) -> UnreadableSourceError:
+    def _unreadable(self, fragment: Fragment, columns: Sequence[str], error: Exception) -> UnreadableSourceError:
         def read(column: str) -> None:
             for _ in self._scan(fragment, [column], 65_536):
                 pass
 
-        column = find_bad_column(columns, read)
         group = f", row group {fragment.index}" if fragment.position[1] else ""
-        return UnreadableSourceError(
-            f"reading {fragment.uri!r}{group}, " + (f"column {column!r}" if column else "a page"),
-            str(error) or type(error).__name__,
-            "The file is damaged; write it again or leave it out.",
-        )
+        return damaged(f"{fragment.uri!r}{group}", columns, read, error)
 
 
 class DatasetOpener:

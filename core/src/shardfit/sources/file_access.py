@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 from urllib.parse import quote, unquote
@@ -95,22 +96,49 @@ class FileAccess:
         info = self.filesystem.get_file_info(self.path(fragment.uri))
         found = "nothing" if info.type != pafs.FileType.File else _version(info)
         if found != fragment.version.partition(";")[0]:
-            raise changed(fragment, found)
+            raise _changed(fragment, found)
+
+    def open_planned(self, fragment: Fragment) -> pa.NativeFile:
+        """Open the file of a fragment for reading anywhere in it, if it is still the one that was planned.
+
+        Raises:
+            ChangedDataError: It is another, by its size, time of modification or entity tag.
+            UnreadableSourceError: It cannot be opened.
+        """
+        file = self.open(fragment.uri)
+        found = version_with_tag(fragment.version.partition(";")[0], file)
+        if found != fragment.version:
+            file.close()
+            raise _changed(fragment, found)
+        return file
+
+    @contextmanager
+    def planned(self, fragment: Fragment, unreadable: Callable[[Exception], UnreadableSourceError]) -> Iterator[None]:
+        """Check before and after a block that reads a fragment that its file is the one that was planned.
+
+        Args:
+            fragment: What is read.
+            unreadable: Returns the error for what fails in the block while the file is the planned one.
+
+        Raises:
+            ChangedDataError: The file is gone, or another.
+            UnreadableSourceError: Reading failed.
+        """
+        self.check_version(fragment)
+        try:
+            yield
+        except (OSError, pa.ArrowException) as error:
+            if isinstance(error, ChangedDataError | UnreadableSourceError | MemoryError):
+                raise
+            self.check_version(fragment)
+            raise unreadable(error) from error
+        self.check_version(fragment)
 
 
 def version_with_tag(version: str, file: pa.NativeFile) -> str:
     """Return a version that also holds the entity tag of an open file, where its storage has such tags."""
     tag = {key.lower(): value for key, value in (file.metadata() or {}).items()}.get(b"etag")
     return f"{version};{tag.decode()}" if tag else version
-
-
-def changed(fragment: Fragment, found: str) -> ChangedDataError:
-    """Return the error for a fragment that is no longer what was planned."""
-    return ChangedDataError(
-        f"reading {fragment}",
-        f"planned version {fragment.version!r}, found {found!r}",
-        "The file was replaced or altered after planning; run again, and write new files beside old ones.",
-    )
 
 
 def has_scheme(path: str) -> bool:
@@ -208,6 +236,15 @@ def _connect(scheme: str, root: str, storage_options: Mapping[str, Any]) -> pafs
             _reason(error).replace(root, redact_url(root)),
             "Check the URL and the storage options.",
         ) from None
+
+
+def _changed(fragment: Fragment, found: str) -> ChangedDataError:
+    """Return the error for a fragment that is no longer what was planned."""
+    return ChangedDataError(
+        f"reading {fragment}",
+        f"planned version {fragment.version!r}, found {found!r}",
+        "The file was replaced or altered after planning; run again, and write new files beside old ones.",
+    )
 
 
 def _version(info: pafs.FileInfo) -> str:

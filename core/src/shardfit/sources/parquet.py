@@ -12,16 +12,14 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from shardfit.errors import ChangedDataError, UnreadableSourceError
-from shardfit.redaction import redact_url
-from shardfit.source import Claim, DataSource, Fragment
-from shardfit.sources.file_access import FileAccess, ListedFile, changed, version_with_tag
-from shardfit.sources.file_listing import has_suffix, list_files, paths_of
-from shardfit.sources.row_range import take_rows
-from shardfit.sources.schemas import check_same_columns, common_schema, conform, join_features, select_columns
+from shardfit.errors import UnreadableSourceError
+from shardfit.source import Claim, Fragment
+from shardfit.sources.file_access import FileAccess, ListedFile, version_with_tag
+from shardfit.sources.file_listing import paths_of
+from shardfit.sources.file_source import FileOpener, FileSource, Listing
+from shardfit.sources.schemas import check_same_columns, common_schema, join_features
 from shardfit.sources.sparse_statistics import count_sparse
 
-SUFFIXES = (".parquet", ".parq", ".pq")
 FOOTER_THREADS = 16
 OPEN_FILES = 8
 _READ_BUFFER = 1 << 20
@@ -30,19 +28,13 @@ _MOST_FETCHED = 1 << 28
 _REMOTE_BUFFER = 1 << 23
 
 
-class _Listing(NamedTuple):
-    access: FileAccess
-    schema: pa.Schema
-    fragments: tuple[Fragment, ...]
-
-
 class _Footer(NamedTuple):
     uri: str
     schema: pa.Schema
     fragments: tuple[Fragment, ...]
 
 
-class ParquetSource(DataSource):
+class ParquetSource(FileSource):
     """Row groups of Parquet files, sorted by file and then row group.
 
     Files are listed and their footers read once, on the driver, when the schema or the fragments are first asked for.
@@ -53,124 +45,72 @@ class ParquetSource(DataSource):
         options: `storage_options` and `filesystem`, both optional.
     """
 
+    format = "Parquet"
+    suffixes = (".parquet", ".parq", ".pq")
+
     def __init__(self, paths: Sequence[str], options: Mapping[str, Any] | None = None) -> None:
-        self._paths = tuple(paths)
-        self._options = dict(options or {})
-        self._listing: _Listing | None = None
-        self._access: FileAccess | None = None
-        self._schema: pa.Schema | None = None
+        super().__init__(paths, options or {})
         self._open_files = _OpenFiles()
-
-    def schema(self) -> pa.Schema:
-        """Return the columns, as the first file has them."""
-        return self._schema if self._schema is not None else self._list().schema
-
-    def fragments(self) -> Sequence[Fragment]:
-        """Return every row group, with its size and the version of its file."""
-        return self._list().fragments
-
-    def read(
-        self, fragment: Fragment, columns: Sequence[str], start: int, stop: int, batch_rows: int
-    ) -> Iterator[pa.RecordBatch]:
-        """Yield rows of a row group, decoded batch by batch; rows before `start` are decoded and thrown away."""
-        access, schema = self._reach(), select_columns(self.schema(), tuple(columns))
-        access.check_version(fragment)
-        try:
-            with self._open_files.borrow(access, fragment) as file:
-                batches = _decode(file, fragment, columns, batch_rows)
-                for batch in take_rows(batches, start, stop, batch_rows):
-                    yield conform(batch, schema)
-        except (OSError, pa.ArrowException) as error:
-            if isinstance(error, ChangedDataError | UnreadableSourceError | MemoryError):
-                raise
-            access.check_version(fragment)
-            raise _corrupt(fragment, self._bad_column(fragment, columns, access), error) from error
-        access.check_version(fragment)
 
     def close(self) -> None:
         """Close the files that wait to be read again."""
         self._open_files.close()
 
-    def describe(self) -> str:
-        """Return the paths."""
-        shown = ", ".join(repr(redact_url(path)) for path in self._paths[:3])
-        return f"Parquet {shown}" + (f" and {len(self._paths) - 3} more" if len(self._paths) > 3 else "")
+    def _list_files(self, access: FileAccess, files: Sequence[ListedFile]) -> Listing:
+        footers = read_footers(access, files)
+        for footer in footers:
+            check_same_columns(footers[0].schema, footer.schema, footers[0].uri, footer.uri)
+        fragments = tuple(fragment for footer in footers for fragment in footer.fragments)
+        schema = join_features([footer.schema for footer in footers])
+        return Listing(schema, fragments, _hive_warning(schema, fragments))
 
-    def warnings(self) -> tuple[str, ...]:
-        """Return a warning if folders look like hive partitions, whose values are not read."""
-        for fragment in self.fragments():
-            folder = next((part for part in fragment.uri.split("/")[:-1] if "=" in part), None)
-            if folder and folder.partition("=")[0] not in self.schema().names:
-                return (
-                    f"the folder {folder!r} looks like a hive partition, whose value is in no column: use "
-                    "DataConnector.from_dataset(pyarrow.dataset.dataset(path, partitioning='hive')) to have it",
-                )
-        return ()
+    @contextmanager
+    def _open(
+        self, access: FileAccess, fragment: Fragment, columns: pa.Schema, batch_rows: int
+    ) -> Iterator[Iterator[pa.RecordBatch]]:
+        with self._open_files.borrow(access, fragment) as file:
+            yield _decode(file, fragment, columns.names, batch_rows)
 
-    def __getstate__(self) -> dict[str, Any]:
-        # Workers are told their fragments: what they need beside is how to reach the files.
-        state = {"_paths": self._paths, "_options": self._options, "_listing": None, "_schema": self._schema}
-        return {**state, "_access": self._access}
+    def _unreadable(self, fragment: Fragment, columns: Sequence[str], error: object) -> UnreadableSourceError:
+        access = self._reach()
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._open_files = _OpenFiles()
-
-    def _list(self) -> _Listing:
-        if self._listing is None:
-            access, files = list_files(self._paths, SUFFIXES, self._options)
-            footers = read_footers(access, files)
-            for footer in footers:
-                check_same_columns(footers[0].schema, footer.schema, footers[0].uri, footer.uri)
-            fragments = tuple(fragment for footer in footers for fragment in footer.fragments)
-            schema = join_features([footer.schema for footer in footers])
-            self._listing = _Listing(access, schema, fragments)
-            self._access, self._schema = access, schema
-        return self._listing
-
-    def _reach(self) -> FileAccess:
-        return self._access if self._access is not None else self._list().access
-
-    def _bad_column(self, fragment: Fragment, columns: Sequence[str], access: FileAccess) -> str | None:
         def read(column: str) -> None:
             with self._open_files.borrow(access, fragment) as file:
                 for _ in _decode(file, fragment, [column], fragment.rows or 1):
                     pass
 
-        return find_bad_column(columns, read)
+        return damaged(f"{fragment.uri!r}, row group {fragment.index}", columns, read, error)
 
 
-class ParquetOpener:
+class ParquetOpener(FileOpener):
     """Opens paths that end in `.parquet`, `.parq` or `.pq`, and, as a last resort, paths that may be folders."""
+
+    source = ParquetSource
 
     def claims(self, data: object) -> Claim | None:
         """Return a claim on a path or a list of paths."""
+        if (claim := super().claims(data)) is not None:
+            return claim
         paths = paths_of(data)
-        if paths is None:
-            return None
-        if all(has_suffix(path, SUFFIXES) for path in paths):
-            return Claim(10, "the suffix of Parquet files")
-        unknown = all("." not in path.rstrip("/").rpartition("/")[2] for path in paths)
+        unknown = paths is not None and all("." not in path.rstrip("/").rpartition("/")[2] for path in paths)
         return Claim(1, "it may be a folder of Parquet files") if unknown else None
 
-    def open(self, data: object, options: Mapping[str, Any]) -> DataSource:
-        """Return the source of a path or a list of paths; nothing is read yet.
 
-        Args:
-            data: A path, folder, glob or URL, or a list of them.
-            options: `storage_options` and `filesystem`, both optional.
-        """
-        return ParquetSource(paths_of(data) or (), options)
+def damaged(place: str, columns: Sequence[str], read: Callable[[str], None], error: object) -> UnreadableSourceError:
+    """Return the error for a place in a file that cannot be decoded; names the first column that fails.
 
-
-def find_bad_column(columns: Sequence[str], read: Callable[[str], None]) -> str | None:
-    """Return the first of `columns` that cannot be read alone, or None."""
-    for column in columns:
-        try:
-            read(column)
-        except (OSError, pa.ArrowException):
-            return column
-    return None
+    Args:
+        place: In the user's words.
+        columns: Which were read.
+        read: Reads one of them alone.
+        error: What failed.
+    """
+    bad = next((column for column in columns if not _can_read(column, read)), None)
+    return UnreadableSourceError(
+        f"reading {place}, " + (f"column {bad!r}" if bad else "a page"),
+        str(error) or type(error).__name__,
+        "The file is damaged; write it again or leave it out.",
+    )
 
 
 def read_footers(access: FileAccess, files: Sequence[ListedFile]) -> list[_Footer]:
@@ -247,6 +187,10 @@ class _OpenFiles:
         self._idle: OrderedDict[tuple[tuple[str, str, bool], int], pq.ParquetFile] = OrderedDict()
         self._number = 0
 
+    def __reduce__(self) -> tuple[type[_OpenFiles], tuple[()]]:
+        # Open files do not travel to workers.
+        return _OpenFiles, ()
+
     @contextmanager
     def borrow(self, access: FileAccess, fragment: Fragment) -> Iterator[pq.ParquetFile]:
         """Lend an open file; one that was not read to the end, or failed, is not kept."""
@@ -289,11 +233,8 @@ def _is_huge(fragment: Fragment) -> bool:
 
 
 def _open_planned(access: FileAccess, fragment: Fragment) -> pq.ParquetFile:
-    handle = access.open(fragment.uri)
+    handle = access.open_planned(fragment)
     try:
-        found = version_with_tag(fragment.version.partition(";")[0], handle)
-        if found != fragment.version:
-            raise changed(fragment, found)
         # Local files are read a column's buffer at a time; on remote storage, few large requests are what counts, as
         # long as what they bring fits into memory.
         remote = access.filesystem.type_name != "local"
@@ -305,10 +246,20 @@ def _open_planned(access: FileAccess, fragment: Fragment) -> pq.ParquetFile:
         raise
 
 
-def _corrupt(fragment: Fragment, column: str | None, error: BaseException) -> UnreadableSourceError:
-    where = f"column {column!r}" if column else "a page"
-    return UnreadableSourceError(
-        f"reading {fragment.uri!r}, row group {fragment.index}, {where}",
-        str(error) or type(error).__name__,
-        "The file is damaged; write it again or leave it out.",
-    )
+def _can_read(column: str, read: Callable[[str], None]) -> bool:
+    try:
+        read(column)
+    except (OSError, pa.ArrowException):
+        return False
+    return True
+
+
+def _hive_warning(schema: pa.Schema, fragments: Sequence[Fragment]) -> tuple[str, ...]:
+    for fragment in fragments:
+        folder = next((part for part in fragment.uri.split("/")[:-1] if "=" in part), None)
+        if folder and folder.partition("=")[0] not in schema.names:
+            return (
+                f"the folder {folder!r} looks like a hive partition, whose value is in no column: use "
+                "DataConnector.from_dataset(pyarrow.dataset.dataset(path, partitioning='hive')) to have it",
+            )
+    return ()

@@ -12,32 +12,16 @@ import pyarrow as pa
 
 from shardfit.errors import InvalidValueError, SchemaMismatchError, UnreadableSourceError
 from shardfit.source import Fragment
-from shardfit.sources.csv_planning import SCAN_THREADS
-from shardfit.sources.csv_reading import COMPRESSED, WHOLE_FILE
 from shardfit.sources.file_access import FileAccess, ListedFile, version_with_tag
+from shardfit.sources.file_source import Listing
 from shardfit.sources.svmlight_text import LineScan, scan_lines
-from shardfit.sparse import ENTRY_BYTES, MOST_FEATURES
+from shardfit.sources.text_files import BYTE_ORDER_MARK, COMPRESSED, SCAN_THREADS, WHOLE_FILE, first_byte
+from shardfit.sparse import ENTRY_BYTES, MOST_FEATURES, SPARSE, with_features
 
+LABEL, QUERY, FEATURES = "label", "qid", "features"
 PIECE_BYTES = 4 << 20
 _SEARCH_BYTES = 1 << 16
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _ROW_BYTES = 16
-
-
-class SvmlightListing(NamedTuple):
-    """What planning finds out.
-
-    Args:
-        fragments: In row order; `position` is the first byte and the byte after the last, WHOLE_FILE for all of them.
-        features: How many there are.
-        with_queries: Whether rows have a `qid`.
-        warnings: Which files cannot be divided.
-    """
-
-    fragments: tuple[Fragment, ...]
-    features: int
-    with_queries: bool
-    warnings: tuple[str, ...]
 
 
 class _Part(NamedTuple):
@@ -52,8 +36,10 @@ class _Part(NamedTuple):
 
 def list_svmlight(
     access: FileAccess, files: Sequence[ListedFile], features: int | None, zero_based: bool, block_bytes: int
-) -> SvmlightListing:
-    """Return the fragments of SVMLight files, each of them read once, by several threads.
+) -> Listing:
+    """Return the schema and fragments of SVMLight files, each of them read once, by several threads.
+
+    `position` of a fragment is the first byte and the byte after the last, WHOLE_FILE where the file cannot be divided.
 
     Args:
         access: How to reach the files.
@@ -82,7 +68,7 @@ def list_svmlight(
     whole = [part for part in scanned if part.stop == WHOLE_FILE]
     # A larger index is no number that whoever parses its line lets pass.
     width = features or min(max(found, 1), MOST_FEATURES)
-    return SvmlightListing(_fragments(scanned), width, total.queries > 0, _warnings(whole))
+    return Listing(_schema(width, total.queries > 0), _fragments(scanned), _warnings(whole))
 
 
 def pieces_of(read: Callable[[int], bytes]) -> Iterator[tuple[int, bytes]]:
@@ -111,8 +97,8 @@ def without_mark(read: Callable[[int], bytes]) -> Callable[[int], bytes]:
     def blanked(size: int) -> bytes:
         nonlocal begun
         data = read(size)
-        if not begun and data.startswith(_BYTE_ORDER_MARK):
-            data = b" " * len(_BYTE_ORDER_MARK) + data[len(_BYTE_ORDER_MARK) :]
+        if not begun and data.startswith(BYTE_ORDER_MARK):
+            data = b" " * len(BYTE_ORDER_MARK) + data[len(BYTE_ORDER_MARK) :]
         begun = True
         return data
 
@@ -130,7 +116,7 @@ def _divide(access: FileAccess, file: ListedFile, block_bytes: int) -> list[_Par
             version = version_with_tag(file.version, handle)
             if file.uri.lower().endswith(COMPRESSED):
                 return [_Part(file, version, 0, WHOLE_FILE)] if file.size else []
-            first = len(_BYTE_ORDER_MARK) if handle.read_at(3, 0) == _BYTE_ORDER_MARK else 0
+            first = first_byte(handle)
             places = range(first + block_bytes, file.size, block_bytes)
             cuts = [first, *(_next_line(handle, place, file.size) for place in places), file.size]
     except (OSError, pa.ArrowException) as error:
@@ -172,6 +158,12 @@ def _reader(handle: pa.NativeFile, start: int, stop: int) -> Callable[[int], byt
         return data
 
     return read
+
+
+def _schema(features: int, with_queries: bool) -> pa.Schema:
+    queries = [pa.field(QUERY, pa.int64())] if with_queries else []
+    sparse = with_features(pa.field(FEATURES, SPARSE), features)
+    return pa.schema([pa.field(LABEL, pa.float32()), *queries, sparse])
 
 
 def _fragments(parts: Sequence[_Part]) -> tuple[Fragment, ...]:

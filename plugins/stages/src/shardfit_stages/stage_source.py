@@ -15,12 +15,13 @@ from shardfit.errors import InvalidArgumentError, SourceNotFoundError
 from shardfit.redaction import redact_url
 from shardfit.source import DataSource, Fragment
 from shardfit.sources.csv_files import CsvOpener
+from shardfit.sources.file_source import FileOpener
 from shardfit.sources.parquet import ParquetOpener
 from shardfit_stages.catalogue import Catalogue, StageTarget
 from shardfit_stages.openers import is_remote, resolve
 from shardfit_stages.spool import SpoolSettings, close_spool, spool_of
 
-_FORMATS: Mapping[str, type[ParquetOpener] | type[CsvOpener]] = {"parquet": ParquetOpener, "csv": CsvOpener}
+_FORMATS: Mapping[str, type[FileOpener]] = {"parquet": ParquetOpener, "csv": CsvOpener}
 _OF_PYARROW = {"filesystem", "storage_options"}
 
 
