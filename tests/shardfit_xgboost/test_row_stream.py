@@ -29,7 +29,8 @@ from shardfit.source import Fragment
 from shardfit.sources.arrow import ArrowSource
 from shardfit_xgboost.config import configure
 from shardfit_xgboost.matrix import ShardMatrix, ingest, open_reference
-from shardfit_xgboost.row_stream import RowStream, missing_bits, planned_batches, regroup, stand_ins
+from shardfit_xgboost.row_stream import RowStream, planned_batches, regroup, stand_ins
+from shardfit_xgboost.shard_stream import missing_bits
 from shardfit_xgboost.trainer import XGBTrainer
 
 ROWS, BATCH_ROWS = 3_000, 512

@@ -22,7 +22,8 @@ from shardfit.matrix_reader import MatrixReader
 from shardfit_xgboost.disk_cache import DiskCache
 from shardfit_xgboost.matrix import LibraryReference, ShardMatrix, finish
 from shardfit_xgboost.page_bytes import page_bytes
-from shardfit_xgboost.row_stream import Kept, feature_names, reject_missing, stand_ins
+from shardfit_xgboost.row_stream import feature_names, reject_missing, stand_ins
+from shardfit_xgboost.shard_stream import Kept
 from shardfit_xgboost.storage import Storage
 
 Float32Array = npt.NDArray[np.float32]

@@ -15,7 +15,8 @@ from shardfit.binned_trainer import BinReference
 from shardfit.interrupts import HeldInterrupt
 from shardfit.matrix_reader import MatrixReader, MatrixSpec
 from shardfit_xgboost.disk_cache import DiskCache
-from shardfit_xgboost.row_stream import Kept, RowStream, feature_names
+from shardfit_xgboost.row_stream import RowStream, feature_names
+from shardfit_xgboost.shard_stream import Kept
 from shardfit_xgboost.sparse_stream import SparseStream, cut_point_matrix
 
 Float32Array = npt.NDArray[np.float32]

@@ -8,9 +8,8 @@ walk that bins, but in the last one where there is a single batch: such a shard 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import closing
-from dataclasses import dataclass, fields
+from collections.abc import Generator, Iterable, Iterator
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -20,85 +19,17 @@ import xgboost as xgb
 from shardfit.errors import ChangedDataError, CoverageError
 from shardfit.interrupts import HeldInterrupt
 from shardfit.matrix_reader import MatrixBatch, MatrixReader, MatrixSpec
-
-Float32Array = npt.NDArray[np.float32]
-
-_COUNT, _BIN, _INDEX = 1, 2, 3
+from shardfit_xgboost.shard_stream import BIN, COUNT, INDEX, Float32Array, Kept, ShardStream
 
 
-@dataclass(frozen=True, slots=True)
-class Kept:
-    """What is kept of a batch that was handed over.
-
-    Args:
-        first: Its first global row number; empty where there is no row.
-        rows: Number of rows.
-        weights: float32, shape [rows], or None.
-        group_starts: bool, shape [rows], or None.
-        missing: Where features are missing, packed along the rows; uint8, shape [features, rows / 8]; None for nowhere.
-    """
-
-    first: list[int]
-    rows: int
-    weights: Float32Array | None
-    group_starts: npt.NDArray[np.bool_] | None
-    missing: npt.NDArray[np.uint8] | None
-
-    @classmethod
-    def of(cls, batch: MatrixBatch, *, with_missing: bool) -> Kept:
-        """Return what is kept of `batch`."""
-        missing = missing_bits(batch.features) if with_missing else None
-        return cls(batch.row_ids[:1].tolist(), len(batch.row_ids), batch.weights, batch.group_starts, missing)
-
-
-class RowStream(xgb.DataIter):  # type: ignore[misc]
-    """Feeds one shard to XGBoost, which walks through it several times; keeps the columns that are not binned.
-
-    Args:
-        reader: Yields the rows.
-        interrupt: Holds Ctrl-C back.
-        stand_ins: Whether walks that look at no value may be given none; not where XGBoost bins on a GPU.
-    """
+class RowStream(ShardStream):
+    """Feeds one shard of dense features to XGBoost; `reader`, `interrupt`, `stand_ins` are those of `ShardStream`."""
 
     def __init__(self, reader: MatrixReader, interrupt: HeldInterrupt, stand_ins: bool) -> None:
-        self.kept: list[Kept] = []
-        self._reader = reader
-        self._interrupt = interrupt
-        self._sizes = planned_batches(reader) if stand_ins and reader.gapless else []
-        self._stand_ins = stand_ins
+        super().__init__(reader, interrupt, stand_ins)
+        sizes = planned_batches(reader) if stand_ins and reader.gapless else []
+        self._sizes = sizes if len(sizes) > 1 else []
         self._used = False
-        self._walk = self._whole_walks = 0
-        self._handed: list[Kept] | None = None
-        self._batches: Iterator[Float32Array | MatrixBatch] = iter(())
-        super().__init__()
-
-    def close(self) -> None:
-        """End the walk; the thread that reads ahead for it ends."""
-        if isinstance(self._batches, Generator):
-            self._batches.close()
-
-    def reset(self) -> None:
-        """Start a walk."""
-        with self._interrupt.callback():
-            self.close()
-            self._walk += 1
-            self._handed = None
-            self._batches = self._start()
-
-    def next(self, input_data: Callable[..., None]) -> bool:
-        """Hand over the next batch; an empty shard hands over one batch without rows."""
-        with self._interrupt.callback():
-            batch = next(self._batches, None)
-            if batch is None:
-                self._end()
-                return False
-            names = feature_names(self._reader.spec)
-            if isinstance(batch, np.ndarray):
-                input_data(data=batch, **names)
-                return True
-            given = {} if batch.base_margin is None else {"base_margin": batch.base_margin}
-            input_data(data=batch.features, label=batch.labels, **given, **names)
-            return True
 
     def check_walks(self) -> None:
         """Check that XGBoost has walked as it must for stand-ins to be right. Called when the matrix is made.
@@ -106,42 +37,35 @@ class RowStream(xgb.DataIter):  # type: ignore[misc]
         Raises:
             CoverageError: It has not.
         """
-        if self._used and self._whole_walks != _INDEX:
+        if self._used and self._whole_walks != INDEX:
             raise CoverageError(
                 f"binning {self._reader.shard.dataset!r} with XGBoost {xgb.__version__}",
-                f"it walked {self._whole_walks} times through the rows where {_INDEX} walks were expected",
+                f"it walked {self._whole_walks} times through the rows where {INDEX} walks were expected",
                 "Install a version that shardfit-xgboost declares.",
             )
 
     def _start(self) -> Iterator[Float32Array | MatrixBatch]:
-        sizes = self._sizes if len(self._sizes) > 1 else []
-        if self._walk == _COUNT and sizes:
+        features = len(self._reader.spec.roles.features)
+        if self._walk == COUNT and self._sizes:
             self._used = True
-            return stand_ins(len(self._reader.spec.roles.features), ((rows, None) for rows in sizes))
-        if self._walk == _INDEX and self._stand_ins and len(self.kept) > 1:
+            return stand_ins(features, ((rows, None) for rows in self._sizes))
+        if self._walk == INDEX and self._stand_ins and len(self.kept) > 1:
             self._used = True
-            batches = ((batch.rows, batch.missing) for batch in self.kept)
-            return stand_ins(len(self._reader.spec.roles.features), batches)
-        self._handed = []
-        return self._read(self._handed, sizes)
+            return stand_ins(features, ((batch.rows, batch.missing) for batch in self.kept))
+        return self._read()
 
-    def _read(self, handed: list[Kept], sizes: list[int]) -> Generator[MatrixBatch]:
-        looks = self._stand_ins and self._walk == _BIN
-        with closing(self._reader.batches()) as batches:
-            for batch in regroup(batches, sizes) if sizes else batches:
-                handed.append(Kept.of(batch, with_missing=looks))
-                if sizes and handed[-1].missing is not None:
-                    reject_missing(batch, self._reader)
-                yield batch
-        if not handed:
-            batch = self._reader.no_rows()
-            handed.append(Kept.of(batch, with_missing=looks))
-            yield batch
+    def _features(self, batch: Float32Array | MatrixBatch) -> dict[str, Any]:
+        data = batch.features if isinstance(batch, MatrixBatch) else batch
+        return {"data": data, **feature_names(self._reader.spec)}
 
-    def _end(self) -> None:
-        self._whole_walks += 1
-        if self._handed is not None:
-            self.kept, self._handed = self._handed, None
+    def _keep(self, batch: MatrixBatch) -> None:
+        kept = Kept.of(batch, with_missing=self._stand_ins and self._walk == BIN)
+        self.kept.append(kept)
+        if self._sizes and kept.missing is not None:
+            reject_missing(batch, self._reader)
+
+    def _regrouped(self, batches: Iterable[MatrixBatch]) -> Iterable[MatrixBatch]:
+        return regroup(batches, self._sizes) if self._sizes else batches
 
 
 def reject_missing(batch: MatrixBatch, reader: MatrixReader) -> None:
@@ -222,16 +146,6 @@ def stand_ins(features: int, batches: Iterable[tuple[int, npt.NDArray[np.uint8] 
         if zeros.shape[1] < rows:
             zeros = np.zeros((features, rows), dtype=np.float32)
         yield zeros[:, :rows].T
-
-
-def missing_bits(features: Float32Array) -> npt.NDArray[np.uint8] | None:
-    """Return where `features` (float32, shape [rows, features]) are NaN: uint8, shape [features, rows / 8], or None.
-
-    None says that they are nowhere.
-    """
-    if not features.size or not np.isnan(features.min()):
-        return None
-    return np.packbits(np.isnan(features.T), axis=1)
 
 
 def _joined(batches: list[MatrixBatch]) -> MatrixBatch:

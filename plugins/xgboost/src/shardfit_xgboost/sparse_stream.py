@@ -7,12 +7,10 @@ before it; where there is a single batch, labels are taken in the last walk, and
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import closing
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import xgboost as xgb
 from scipy.sparse import csc_matrix, csr_matrix
 
@@ -20,59 +18,16 @@ from shardfit.errors import CoverageError
 from shardfit.interrupts import HeldInterrupt
 from shardfit.matrix_reader import MatrixBatch, MatrixReader
 from shardfit.sparse import SparseRows
-from shardfit_xgboost.row_stream import Kept
-
-Float32Array = npt.NDArray[np.float32]
-
-_BIN, _INDEX = 2, 3
+from shardfit_xgboost.shard_stream import BIN, INDEX, Float32Array, Kept, ShardStream
 
 
-class SparseStream(xgb.DataIter):  # type: ignore[misc]
-    """Feeds one sparse shard to XGBoost; keeps the columns that are not binned.
-
-    Args:
-        reader: Yields the rows.
-        interrupt: Holds Ctrl-C back.
-        stand_ins: Whether the walk that looks at no value may be given none; not where XGBoost bins on a GPU.
-    """
+class SparseStream(ShardStream):
+    """Feeds one shard of sparse features to XGBoost; `reader`, `interrupt`, `stand_ins` are those of `ShardStream`."""
 
     def __init__(self, reader: MatrixReader, interrupt: HeldInterrupt, stand_ins: bool) -> None:
-        self.kept: list[Kept] = []
+        super().__init__(reader, interrupt, stand_ins)
         self.values = 0
-        self._reader = reader
-        self._interrupt = interrupt
-        self._stand_ins = stand_ins
-        self._walk = self._whole_walks = 0
         self._places: list[SparseRows] = []
-        self._batches: Iterator[MatrixBatch | SparseRows] = iter(())
-        super().__init__()
-
-    def close(self) -> None:
-        """End the walk; the thread that reads ahead for it ends."""
-        if isinstance(self._batches, Generator):
-            self._batches.close()
-
-    def reset(self) -> None:
-        """Start a walk."""
-        with self._interrupt.callback():
-            self.close()
-            self._walk += 1
-            again = self._walk == _INDEX and len(self._places) > 1
-            self._batches = iter(self._places) if again else self._read()
-
-    def next(self, input_data: Callable[..., None]) -> bool:
-        """Hand over the next batch; an empty shard hands over one batch without rows."""
-        with self._interrupt.callback():
-            batch = next(self._batches, None)
-            if batch is None:
-                self._whole_walks += 1
-                return False
-            if isinstance(batch, SparseRows):
-                input_data(data=as_csr(batch))
-                return True
-            given = {} if batch.base_margin is None else {"base_margin": batch.base_margin}
-            input_data(data=as_csr(_sparse(batch)), label=batch.labels, **given)
-            return True
 
     def check_walks(self, matrix: Any) -> None:
         """Check that XGBoost has walked as it must, and holds every value. Called when the matrix is made.
@@ -81,29 +36,28 @@ class SparseStream(xgb.DataIter):  # type: ignore[misc]
             CoverageError: It has not.
         """
         held = int(matrix.num_nonmissing())
-        if (self._stand_ins and self._whole_walks != _INDEX) or held != self.values:
+        if (self._stand_ins and self._whole_walks != INDEX) or held != self.values:
             raise CoverageError(
                 f"binning {self._reader.shard.dataset!r} with XGBoost {xgb.__version__}",
                 f"it walked {self._whole_walks} times through the rows and holds {held:,} of {self.values:,} values",
-                f"{_INDEX} walks are expected: install a version that shardfit-xgboost declares.",
+                f"{INDEX} walks are expected: install a version that shardfit-xgboost declares.",
             )
 
-    def _read(self) -> Generator[MatrixBatch]:
-        self.kept, self.values, self._places = [], 0, []
-        with closing(self._reader.batches()) as batches:
-            for batch in batches:
-                self._keep(batch)
-                yield batch
-        if not self.kept:
-            batch = self._reader.no_rows()
-            self._keep(batch)
-            yield batch
+    def _start(self) -> Iterator[MatrixBatch | SparseRows]:
+        if self._walk == INDEX and len(self._places) > 1:
+            return iter(self._places)
+        return self._read()
+
+    def _features(self, batch: MatrixBatch | SparseRows) -> dict[str, Any]:
+        return {"data": as_csr(batch if isinstance(batch, SparseRows) else _sparse(batch))}
 
     def _keep(self, batch: MatrixBatch) -> None:
         rows = _sparse(batch)
+        if not self.kept:
+            self.values, self._places = 0, []
         self.kept.append(Kept.of(batch, with_missing=False))
         self.values += len(rows.values)
-        if self._stand_ins and self._walk == _BIN:
+        if self._stand_ins and self._walk == BIN:
             # Any value will do, and one of them takes no memory.
             there = np.broadcast_to(np.float32(0), rows.values.shape)
             self._places.append(SparseRows(rows.offsets, rows.indices, there, rows.features))
