@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from benchmarks.fault_cases import FIRST_SEED, PHASES, TRAINERS, case_of
-from benchmarks.fault_models import same_model
-from benchmarks.fault_report import lacks
+from benchmarks.faults.cases import FIRST_SEED, PHASES, TRAINERS, case_of
+from benchmarks.faults.models import same_model
+from benchmarks.faults.report import lacks
 
 CASES = [case_of(seed) for seed in range(FIRST_SEED, FIRST_SEED + 42)]
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.fault_cases import FaultCase
-from benchmarks.fault_driver import write_table
-from benchmarks.fault_report import good
-from benchmarks.faults import Campaign
+from benchmarks.faults.campaign import Campaign
+from benchmarks.faults.cases import FaultCase
+from benchmarks.faults.driver import write_table
+from benchmarks.faults.report import good
 from scripts.cluster import three_host_cluster, why_impossible
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.fault_holds import hold_of
+from benchmarks.faults.holds import hold_of
 from shardfit import Job, TrainResult, train
 from shardfit.connector import DataConnector
 from shardfit.coverage import DatasetCoverage, RowDigest, check_coverage

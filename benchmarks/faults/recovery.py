@@ -1,6 +1,6 @@
 """Where the seconds go between a killed worker and training again: on a cluster of three hosts, phase by phase.
 
-    sudo python -m benchmarks.fault_recovery --rows 2000000
+    sudo python -m benchmarks.faults.recovery --rows 2000000
 
 One worker is killed in the fifth round; its node stays, so that every worker of the next attempt has the shard that it
 had. What those that lived do a second time is what keeping their bins would save.
@@ -139,7 +139,7 @@ def main() -> int:
     with three_host_cluster(cpus=1) as cluster:
         write_table(Path(cluster.folder) / "rows.parquet", given.rows)
         inside = ["--inside", json.dumps(asdict(cluster)), "--repeats", str(given.repeats)]
-        print(cluster.run([sys.executable, "-m", "benchmarks.fault_recovery", *inside]), end="")
+        print(cluster.run([sys.executable, "-m", "benchmarks.faults.recovery", *inside]), end="")
     return 0
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from typing import Any
 
-from benchmarks.fault_cases import PHASES, TRAINERS
+from benchmarks.faults.cases import PHASES, TRAINERS
 
 LEAST_RUNS, LEAST_OF_A_PHASE = 40, 5
 

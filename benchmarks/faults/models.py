@@ -16,7 +16,7 @@ WEIGHT_TOLERANCE, LOSS_TOLERANCE = 1e-4, 1e-5
 def model_of(result: TrainResult) -> str:
     """Return everything that a booster is saved as, in hexadecimal; of a network, its weights and more, as JSON."""
     if result.trainer.deals_rows:
-        from benchmarks.fault_loop import network_of
+        from benchmarks.faults.loop import network_of
 
         return json.dumps(network_of(result))
     saved = sorted(result.trainer.save(result.model).items())

@@ -1,6 +1,6 @@
 """One run of the campaign on the cluster, as a driver on its first host: trains, strikes, and says what became of it.
 
-`python -m benchmarks.fault_driver FOLDER CLUSTER` reads commands from standard input, one a line as JSON, and answers
+`python -m benchmarks.faults.driver FOLDER CLUSTER` reads commands from standard input, one a line as JSON, and answers
 each with one line.
 """
 
@@ -19,9 +19,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from benchmarks.fault_cases import CHECKPOINT_EVERY, FEATURES, ROUNDS, ROWS, WORKERS, FaultCase
-from benchmarks.fault_holds import hold_of
-from benchmarks.fault_models import model_of
+from benchmarks.faults.cases import CHECKPOINT_EVERY, FEATURES, ROUNDS, ROWS, WORKERS, FaultCase
+from benchmarks.faults.holds import hold_of
+from benchmarks.faults.models import model_of
 from scripts import faults
 from scripts.cluster import HostCluster
 from shardfit import Job, resume_run, train
@@ -74,7 +74,7 @@ def params_of(trainer: str, case: FaultCase | None, held: Path | None) -> dict[s
     """
     phase, hold_at = (case.phase, {"mid-round": case.round, "collect": ROUNDS - 1}) if case else ("", {})
     if trainer == "pytorch":
-        from benchmarks.fault_loop import train_network
+        from benchmarks.faults.loop import train_network
 
         # A loop reads its rows while it trains, and could have ended before the driver hears of it.
         holds = phase in (*hold_at, "ingest")

@@ -13,8 +13,8 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from benchmarks.fault_cases import CHECKPOINT_EVERY, FEATURES, ROUNDS, ROWS
-from benchmarks.fault_holds import wait_for
+from benchmarks.faults.cases import CHECKPOINT_EVERY, FEATURES, ROUNDS, ROWS
+from benchmarks.faults.holds import wait_for
 from shardfit import TrainResult
 
 _NAMES = tuple(f"f{number}" for number in range(FEATURES))
