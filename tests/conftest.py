@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
+from inspect import getattr_static
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+from shardfit.testing import TrainerKit
 from shardfit.testing.trainer_kit import cluster_of_session
 from tests.shardfit.worker_processes import ProcessEngine, training_on
 
@@ -44,11 +46,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """
     for item in items:
         fixtures = set(getattr(item, "fixturenames", ()))
-        # What the trainer kit calls a cluster is Ray, unless it is lent processes.
-        starts_ray = bool({"ray_address", "lasting_ray_address"} & fixtures) or (
-            "cluster" in fixtures and "four_processes" not in fixtures
-        )
-        if starts_ray:
+        # What the trainer kit calls a cluster is Ray, where no other is lent to it.
+        lent = getattr_static(getattr(item, "cls", None), "cluster", None) is not vars(TrainerKit)["cluster"]
+        if {"ray_address", "lasting_ray_address"} & fixtures or ("cluster" in fixtures and not lent):
             item.add_marker(pytest.mark.ray)
         if item.get_closest_marker("ray") or item.get_closest_marker("cluster"):
             item.add_marker(pytest.mark.xdist_group("ray"))
