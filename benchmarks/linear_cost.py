@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -57,27 +58,28 @@ SIZES = {
 MEASURES = {"seconds": ("s", 1.0), "cpu_seconds": ("s of CPU", 1.0), "peak_bytes": ("MiB", 2.0**20)}
 
 
-def measure(size: Size, trainer: str, data: Path, scale: float, repeats: int) -> dict[str, Any]:
-    """Return what trainings took, each in a process of its own: seconds of the clock and of CPUs, peak bytes.
-
-    Of several the least counts: what others do on the machine only adds to it.
+def measure(size: Size, trainer: str, data: Path, scale: float) -> dict[str, Any]:
+    """Return what a training took, in a process of its own: seconds of the clock and of CPUs, peak bytes.
 
     Args:
         size: Of the table.
         trainer: `xgboost` or `lightgbm`.
         data: Folder of the generated tables.
         scale: What rows are multiplied by.
-        repeats: Number of trainings.
 
     Raises:
-        RuntimeError: One failed.
+        RuntimeError: It failed.
     """
     rows = max(1, round(size.rows * scale))
     shape = [trainer, str(rows), str(size.columns), "--data", str(data)]
     make_data(data, rows, Shape(trainer, rows, size.columns))
-    found = [run_case("benchmarks.linear_cost_run", shape) for _ in range(repeats)]
-    least = {name: min(one[name] for one in found) for name in MEASURES}
-    return {"rows": rows, "columns": size.columns, **least}
+    found = run_case("benchmarks.linear_cost_run", shape)
+    return {"rows": rows, "columns": size.columns, **{name: found[name] for name in MEASURES}}
+
+
+def least_of(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the least of each measure of two trainings: what others do on the machine only adds to it."""
+    return {name: min(one.get(name, value), value) for name, value in other.items()}
 
 
 def points_of(records: Mapping[str, Any], trainer: str, series: str, measure: str) -> list[tuple[float, float]]:
@@ -140,14 +142,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, default=RESULTS, help="a JSON file; table and picture lie beside it")
     options = parser.parse_args(arguments)
     records = read_results(options.output)
-    for trainer in options.trainers:
-        for name in SIZES if options.only is None else options.only:
-            began = time.perf_counter()
-            found = measure(SIZES[name], trainer, options.data, options.scale, options.repeats)
-            records.setdefault(trainer, {})[name] = found
-            print(f"{trainer} {name}: {found}, {time.perf_counter() - began:.0f} s in all", flush=True)
-            # After each, so that what was measured stays when a later one is interrupted.
-            options.output.write_text(json.dumps(records, indent=1) + "\n")
+    names = SIZES if options.only is None else options.only
+    # All sizes, and then all of them again, so that minutes in which the machine is slow do not meet one size alone.
+    for repeat, trainer, name in product(range(options.repeats), options.trainers, names):
+        began = time.perf_counter()
+        found = measure(SIZES[name], trainer, options.data, options.scale)
+        known = records.setdefault(trainer, {})
+        known[name] = least_of(known[name], found) if repeat else found
+        print(f"{trainer} {name}: {found}, {time.perf_counter() - began:.0f} s in all", flush=True)
+        # After each, so that what was measured stays when a later one is interrupted.
+        options.output.write_text(json.dumps(records, indent=1) + "\n")
     table = render(records)
     options.output.with_suffix(".md").write_text(table)
     series = {

@@ -185,7 +185,7 @@ def test_text_that_is_no_map_is_refused() -> None:
             CategoryMap.from_json(text)
 
 
-def test_features_become_one_matrix_with_contiguous_columns() -> None:
+def test_features_become_one_matrix_with_contiguous_rows() -> None:
     records = pa.record_batch(
         {
             "label": [0.0, 1.0, 2.0],
@@ -199,5 +199,12 @@ def test_features_become_one_matrix_with_contiguous_columns() -> None:
     nan = np.nan
     np.testing.assert_array_equal(matrix, np.array([[1, 1.5, 1], [0, nan, 2], [nan, 3.5, nan]], np.float32))
     assert matrix.dtype == np.float32
-    assert matrix.flags.f_contiguous
+    assert matrix.flags.c_contiguous
     assert encode_features(records.slice(1, 0), casts, {"c": CategoryMap("c", ("a",))}).shape == (0, 3)
+
+
+@pytest.mark.parametrize("columns", [1, 64, 65, 200])
+def test_a_wide_matrix_has_each_column_in_its_place(columns: int) -> None:
+    records = pa.record_batch({f"f{j}": np.arange(3) + 10.0 * j for j in range(columns)})
+    matrix = encode_features(records, plan_casts(records.schema, records.schema.names), {})
+    np.testing.assert_array_equal(matrix, np.arange(3)[:, None] + 10 * np.arange(columns))

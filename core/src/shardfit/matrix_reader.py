@@ -64,12 +64,11 @@ class MatrixSpec:
         return self.casts[self.roles.all.index(column)]
 
     def encode(self, records: pa.RecordBatch) -> Float32Array:
-        """Return the features of `records`: float32, shape [rows, features], NaN where missing, columns contiguous."""
+        """Return the features of `records`: float32, shape [rows, features], NaN where missing, rows contiguous."""
         features = encode_features(records, self.feature_casts, self.categories)
         if not np.isnan(self.missing):
-            for j, cast in enumerate(self.feature_casts):
-                if cast.rule != "category":
-                    features[features[:, j] == np.float32(self.missing), j] = np.nan
+            numbers = np.array([cast.rule != "category" for cast in self.feature_casts])
+            features[(features == np.float32(self.missing)) & numbers] = np.nan
         return features
 
     def column(self, records: pa.RecordBatch, name: str) -> Float32Array:
@@ -97,7 +96,7 @@ class MatrixBatch:
 
     Args:
         row_ids: Global row numbers; int64, shape [rows].
-        features: float32, shape [rows, features]; columns contiguous.
+        features: float32, shape [rows, features]; rows contiguous.
         labels: float32, shape [rows] or [rows, outputs].
         weights: float32, shape [rows], or None.
         group_starts: For each row, whether a query group starts with it; bool, shape [rows], or None.

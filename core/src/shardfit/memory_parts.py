@@ -5,14 +5,13 @@ from __future__ import annotations
 from shardfit.batch_rows import batch_rows
 from shardfit.data_shape import DataShape
 from shardfit.memory_plan import MemoryPart
+from shardfit.profile.samples import MOST_SAMPLE_BYTES, MOST_SAMPLE_ROWS
 from shardfit.shard_reader import FEW_SLICES, MOST_JOINED_BYTES
 from shardfit.sparse import SAMPLED_VALUE_BYTES, most_distinct
 
 _PROCESS = 180 * 2**20
 _BATCHES = 4
 _COLUMN_BUFFER = 2**20
-_MOST_SAMPLE_ROWS = 200_000
-_MOST_SAMPLE_BYTES = 256 * 2**20
 _DISTINCT = 1024
 # A range of bytes of a text file, and the words of the part of it that is being parsed.
 _PARSED = 64 * 2**20
@@ -63,7 +62,7 @@ def sparse_parts(shape: DataShape, *, profiles: bool, batches: int) -> list[Memo
     if not profiles:
         return parts
     share = shape.total_values if shape.shares_driver else values
-    sampled = min(SAMPLED_VALUE_BYTES * share, _MOST_SAMPLE_BYTES, SAMPLED_VALUE_BYTES * per_row * _MOST_SAMPLE_ROWS)
+    sampled = min(SAMPLED_VALUE_BYTES * share, MOST_SAMPLE_BYTES, SAMPLED_VALUE_BYTES * per_row * MOST_SAMPLE_ROWS)
     distinct = min(share, shape.features * most_distinct(shape.features, _DISTINCT, 2))
     return [
         *parts,
@@ -85,8 +84,8 @@ def sample_bytes(rows: int, features: int) -> int:
         rows: Rows of the whole table.
         features: Number of features.
     """
-    most = max(_MOST_SAMPLE_BYTES // (4 * max(features, 1)), 8192)
-    return 4 * features * min(rows, _MOST_SAMPLE_ROWS, most)
+    most = max(MOST_SAMPLE_BYTES // (4 * max(features, 1)), 8192)
+    return 4 * features * min(rows, MOST_SAMPLE_ROWS, most)
 
 
 def _process() -> MemoryPart:

@@ -9,16 +9,13 @@ from typing import Any
 from shardfit.binned_trainer import BinnedTrainer, BinReference
 from shardfit.engine import Shared, WorkerGroup
 from shardfit.events import EventSink
-from shardfit.profile.samples import SampleSpec
+from shardfit.profile.samples import MOST_SAMPLE_BYTES, MOST_SAMPLE_ROWS, SampleSpec
 from shardfit.profile.shard import ProfileRequest, check_weights
 from shardfit.profile.summary import Profile
 from shardfit.run_plan import RunPlan
 from shardfit.sparse import SAMPLED_VALUE_BYTES, most_distinct
 from shardfit.trainer import TRAIN
 from shardfit.worker import WorkerShard, profile_worker
-
-MOST_SAMPLE_ROWS = 200_000
-MOST_SAMPLE_BYTES = 256 * 2**20
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,9 @@ from shardfit.row_hash import hash_rows, hash_values, rows_below
 Float32Array = npt.NDArray[np.float32]
 Int64Array = npt.NDArray[np.int64]
 
+MOST_SAMPLE_ROWS = 200_000
+MOST_SAMPLE_BYTES = 256 * 2**20
+
 
 @dataclass(frozen=True, slots=True)
 class SampleSpec:

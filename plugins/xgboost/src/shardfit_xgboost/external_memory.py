@@ -130,7 +130,7 @@ class PageStream(xgb.DataIter):  # type: ignore[misc]
     def _read(self) -> Generator[tuple[Float32Array, dict[str, Any]]]:
         self.kept = []
         features = len(self._reader.spec.roles.features)
-        page = np.empty((features, self._page_rows), dtype=np.float32)
+        page = np.empty((self._page_rows, features), dtype=np.float32)
         filled, waiting = 0, list[dict[str, Any]]()
         empty = True
         with closing(self._reader.batches()) as batches:
@@ -141,26 +141,26 @@ class PageStream(xgb.DataIter):  # type: ignore[misc]
                 start, rows = 0, len(batch.row_ids)
                 while start < rows:
                     stop = min(rows, start + self._page_rows - filled)
-                    page[:, filled : filled + stop - start] = batch.features[start:stop].T
+                    page[filled : filled + stop - start] = batch.features[start:stop]
                     waiting.append(_others(batch.labels[start:stop], batch.base_margin, start, stop))
                     filled, start, empty = filled + stop - start, stop, False
                     if filled == self._page_rows:
                         yield self._page(page, waiting)
                         filled, waiting = 0, []
         if filled:
-            yield self._page(page[:, :filled], waiting)
+            yield self._page(page[:filled], waiting)
         if empty:
             batch = self._reader.no_rows()
             self.kept.append(Kept.of(batch, with_missing=False))
-            yield self._page(batch.features.T, [_others(batch.labels, batch.base_margin, 0, 0)])
+            yield self._page(batch.features, [_others(batch.labels, batch.base_margin, 0, 0)])
 
     def _page(self, page: Float32Array, parts: list[dict[str, Any]]) -> tuple[Float32Array, dict[str, Any]]:
         if self._walk == _COUNT:
-            return page.T, {}
-        features, rows = page.shape
+            return page, {}
+        rows, features = page.shape
         # The page before is being written while this one is read.
         self._cache.check_room(2 * page_bytes(rows, features, self._reader.spec.max_bin, gapless=self._reader.gapless))
-        return page.T, {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        return page, {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def _others(labels: Float32Array, margins: Float32Array | None, start: int, stop: int) -> dict[str, Any]:

@@ -135,17 +135,16 @@ def stand_ins(features: int, batches: Iterable[tuple[int, npt.NDArray[np.uint8] 
         batches: Number of rows, and where values are missing, as `missing_bits` gives it.
 
     Yields:
-        float32, shape [rows, features].
+        float32, shape [rows, features]; one value that is seen everywhere, if none is missing.
     """
-    zeros = np.zeros((features, 0), dtype=np.float32)
     values = np.array([0, np.nan], dtype=np.float32)
     for rows, missing in batches:
-        if missing is not None:
-            yield values[np.unpackbits(missing, axis=1, count=rows)].T
-            continue
-        if zeros.shape[1] < rows:
-            zeros = np.zeros((features, rows), dtype=np.float32)
-        yield zeros[:, :rows].T
+        if missing is None:
+            yield np.broadcast_to(values[0], (rows, features))
+        else:
+            bits = np.unpackbits(missing, count=rows * features)
+            # The bits are in range; with "raise", NumPy would look.
+            yield np.take(values, bits, mode="clip").reshape(rows, features)
 
 
 def _joined(batches: list[MatrixBatch]) -> MatrixBatch:

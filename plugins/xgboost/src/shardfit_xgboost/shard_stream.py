@@ -30,7 +30,7 @@ class Kept:
         rows: Number of rows.
         weights: float32, shape [rows], or None.
         group_starts: bool, shape [rows], or None.
-        missing: Where features are missing, packed along the rows; uint8, shape [features, rows / 8]; None for nowhere.
+        missing: Where features are missing, row by row, in bits; uint8, shape [rows * features / 8]; None for nowhere.
     """
 
     first: list[int]
@@ -119,10 +119,11 @@ class ShardStream(xgb.DataIter):  # type: ignore[misc]
 
 
 def missing_bits(features: Float32Array) -> npt.NDArray[np.uint8] | None:
-    """Return where `features` (float32, shape [rows, features]) are NaN: uint8, shape [features, rows / 8], or None.
+    """Return where `features` (float32, shape [rows, features]) are NaN, as bits, row by row.
 
-    None says that they are nowhere.
+    Returns:
+        uint8, shape [rows * features / 8]; None where none is NaN.
     """
     if not features.size or not np.isnan(features.min()):
         return None
-    return np.packbits(np.isnan(features.T), axis=1)
+    return np.packbits(np.isnan(features))
