@@ -18,7 +18,7 @@ import xgboost as xgb
 
 from shardfit import Job, train
 from shardfit.connector import DataConnector
-from shardfit.engines import attention
+from shardfit.engines import failure_detector
 from shardfit.engines.task_runner import EventBatch, Outcome
 from shardfit.errors import StaleAttemptError
 from shardfit.events import CheckpointOffered, CheckpointStored, Event, MetricsReported, WorkerLost
@@ -166,7 +166,7 @@ def engine() -> Iterator[ProcessEngine]:
 def test_a_worker_of_an_older_attempt_that_comes_back_neither_publishes_nor_overwrites(
     engine: ProcessEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(attention, "SILENT_SECONDS", 1.0)
+    monkeypatch.setattr(failure_detector, "SILENT_SECONDS", 1.0)
     store, go, registry = LocalStore(tmp_path / "stage"), tmp_path / "go", default_registry()
     back = Return(engine, store, go)
     back.run = run = Run.start(job_on("ray", store.root, callbacks=[Gate(go)]), registry, [back])

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from shardfit.engines import watch as watch_module
-from shardfit.engines.attention import Attention
+from shardfit.engines.failure_detector import FailureDetector
 from shardfit.engines.pulse import Pulse
 from shardfit.engines.task_runner import EventBatch, Outcome
 from shardfit.engines.vitals import Vitals
@@ -61,7 +61,7 @@ class MadeUpWorkers:
 
 
 def watched(workers: MadeUpWorkers, monkeypatch: pytest.MonkeyPatch) -> tuple[WorkerLostError, list[Event]]:
-    monkeypatch.setattr(watch_module, "Attention", lambda ranks: Attention(ranks, lambda: workers.now))
+    monkeypatch.setattr(watch_module, "FailureDetector", lambda ranks: FailureDetector(ranks, lambda: workers.now))
     monkeypatch.setattr(watch_module, "now", lambda: workers.now)
     events: list[Event] = []
     outcomes = [workers.request("outcome", rank) for rank in range(2)]
@@ -147,18 +147,18 @@ def test_workers_that_compute_are_not_stalled_however_long_it_takes(monkeypatch:
 
 def test_nothing_is_known_of_the_first_wait_so_it_may_be_long() -> None:
     now = [0.0]
-    attention = Attention(range(1), lambda: now[0])
-    attention.hear(0, Pulse("", 0, 599.0))
-    assert attention.stalled() is None
-    attention.hear(0, Pulse("", 0, 601.0))
-    assert attention.stalled() == 0
+    detector = FailureDetector(range(1), lambda: now[0])
+    detector.hear(0, Pulse("", 0, 599.0))
+    assert detector.stalled() is None
+    detector.hear(0, Pulse("", 0, 601.0))
+    assert detector.stalled() == 0
 
 
 def test_a_driver_that_was_stopped_itself_blames_nobody() -> None:
     now = [0.0]
-    attention = Attention(range(2), lambda: now[0])
+    detector = FailureDetector(range(2), lambda: now[0])
     now[0] = 3600.0
-    assert attention.silent() == []
+    assert detector.silent() == []
 
 
 def test_what_a_worker_raised_explains_a_lost_peer(monkeypatch: pytest.MonkeyPatch) -> None:

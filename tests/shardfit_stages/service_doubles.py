@@ -9,8 +9,8 @@ from typing import Any
 
 from shardfit.errors import ArtifactError
 from shardfit_stages.service import BLOCK, ObjectService, StoredObject
+from shardfit_stages.service_errors import ObjectExistsError, ObjectMissingError, ServiceError
 from shardfit_stages.store import ObjectArtifactStore
-from shardfit_stages.told import ObjectExistsError, ObjectMissingError, ServiceError
 
 URL = "s3://stage/somewhere"
 

@@ -15,7 +15,7 @@ from shardfit.errors import ArtifactError, ArtifactExistsError, ArtifactNotFound
 from shardfit.process_identity import started_at
 from shardfit_stages.layout import PUBLISHING, WRITING, manifest_key
 from shardfit_stages.service import BLOCK
-from shardfit_stages.told import ServiceError
+from shardfit_stages.service_errors import ServiceError
 from tests.shardfit_stages.service_doubles import FailingAt, MemoryService, WriterDiedError, store_on
 
 FILES = {"a": b"first", "deep/b": b"second" * 50, "c": b""}

@@ -17,8 +17,8 @@ from scripts.object_servers import BUCKET, KEY, Server, ServerMissingError, rclo
 from shardfit.errors import ArtifactError, ArtifactNotFoundError, InvalidArgumentError
 from shardfit_stages.check import check_store
 from shardfit_stages.service import BLOCK
+from shardfit_stages.service_errors import ServiceError
 from shardfit_stages.store import ObjectArtifactStore, open_object_store
-from shardfit_stages.told import ServiceError
 from tests.shardfit_stages.faulty_proxy import faulty_proxy
 
 FILES = {"model.ubj": b"trees", "big.bin": b"0123456789" * (BLOCK // 5)}

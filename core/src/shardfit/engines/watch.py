@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from time import monotonic as now
 from typing import Any, Protocol
 
-from shardfit.engines.attention import MUTE_SECONDS, Attention
+from shardfit.engines.failure_detector import MUTE_SECONDS, FailureDetector
 from shardfit.engines.failures import Failure, explains_others, root_cause
 from shardfit.engines.losses import loss_event, lost_error, stalled_error
 from shardfit.engines.task_runner import EventBatch, Outcome
@@ -90,7 +90,7 @@ class Watch:
         self._values: dict[int, Any] = {}
         self._failures: list[Failure] = []
         self._failed_at = 0.0
-        self._attention = Attention(range(len(outcomes)))
+        self._detector = FailureDetector(range(len(outcomes)))
 
     def results(self) -> list[Any]:
         """Return the results by rank.
@@ -123,7 +123,7 @@ class Watch:
         if isinstance(outcome, Gone):
             self._lose(rank, self._calls.examine(rank, outcome.said))
             return
-        self._attention.forget(rank)
+        self._detector.forget(rank)
         if isinstance(outcome, Failure):
             self._fail(outcome)
         elif outcome.error is not None:
@@ -142,31 +142,31 @@ class Watch:
         if isinstance(batch, Failure):
             self._fail(batch)
             return
-        self._attention.hear(rank, batch.pulse)
+        self._detector.hear(rank, batch.pulse)
         for event in batch.events:
             self._on_event(event)
         if not batch.last:
             self._polls[self._calls.poll(rank)] = rank
 
     def _look_around(self) -> None:
-        for rank, silent_s in self._attention.silent():
+        for rank, silent_s in self._detector.silent():
             vitals = self._calls.examine(rank, "")
             computes = vitals.reached and vitals.state != "T" and not vitals.gone
             # A library may hold Python's lock for long, and a disk may be slow; both end.
             if not computes or (not vitals.busy and silent_s >= MUTE_SECONDS):
                 self._lose(rank, vitals, silent_s)
-        if not self._failures and (stalled := self._attention.stalled()) is not None:
+        if not self._failures and (stalled := self._detector.stalled()) is not None:
             self._give_up(stalled)
 
     def _give_up(self, rank: int) -> None:
-        pulse, (node, pid) = self._attention.last(rank), self._calls.place(rank)
-        budget, vitals = self._attention.budget(pulse.phase), self._calls.examine(rank, "")
+        pulse, (node, pid) = self._detector.last(rank), self._calls.place(rank)
+        budget, vitals = self._detector.budget(pulse.phase), self._calls.examine(rank, "")
         error = stalled_error(self._calls.describe(rank), rank, node, pid, vitals, pulse, budget)
         self._fail(Failure(rank, error, seen_lost=True))
 
     def _lose(self, rank: int, vitals: Vitals, silent_s: float = 0.0) -> None:
-        pulse, (node, pid) = self._attention.last(rank), self._calls.place(rank)
-        self._attention.forget(rank)
+        pulse, (node, pid) = self._detector.last(rank), self._calls.place(rank)
+        self._detector.forget(rank)
         error = lost_error(self._calls.describe(rank), rank, node, pid, vitals, pulse, silent_s)
         self._fail(Failure(rank, error, seen_lost=True))
 

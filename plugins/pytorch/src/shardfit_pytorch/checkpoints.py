@@ -16,8 +16,8 @@ from shardfit.coverage import RowDigest
 from shardfit.engine import WorkerContext
 from shardfit.errors import ArtifactCorruptError, InvalidArgumentError
 from shardfit.trainer import Checkpoint
-from shardfit_pytorch.consumption import Consumption, Epochs, digest_from_json, digest_to_json
 from shardfit_pytorch.data import Position
+from shardfit_pytorch.dataset_tracker import DatasetTracker, Epochs, digest_from_json, digest_to_json
 from shardfit_pytorch.outbox import Outbox
 from shardfit_pytorch.rendezvous import Peers
 
@@ -57,7 +57,7 @@ class Checkpoints:
         context: Of the worker.
         peers: Its line to the others.
         outbox: Sends checkpoints while the loop goes on.
-        consumption: Knows the positions.
+        tracker: Knows the positions.
         resume: The checkpoint to go on from, or None.
     """
 
@@ -66,11 +66,11 @@ class Checkpoints:
         context: WorkerContext,
         peers: Peers,
         outbox: Outbox,
-        consumption: Consumption,
+        tracker: DatasetTracker,
         resume: Checkpoint | None,
     ) -> None:
         self._context, self._peers = context, peers
-        self._outbox, self._consumption = outbox, consumption
+        self._outbox, self._tracker = outbox, tracker
         self._resume = resume
         self._step = 0
 
@@ -85,9 +85,9 @@ class Checkpoints:
         """Copy the state to memory and have it sent; see `TrainingContext.save_checkpoint`."""
         self._outbox.check()
         step = self._next_step(step)
-        positions = {name: position.to_json() for name, position in self._consumption.positions().items()}
+        positions = {name: position.to_json() for name, position in self._tracker.positions().items()}
         header = {"format": _FORMAT, "step": step, "positions": positions, "extra": dict(extra)}
-        mine = self._consumption.open_epochs()
+        mine = self._tracker.open_epochs()
         saved = _model_state()
         state = saved.state_of(model, _listed(optimizer))
         sharded = saved.is_sharded(state)
@@ -114,7 +114,7 @@ class Checkpoints:
         positions = {name: Position.from_json(value) for name, value in header["positions"].items()}
         # Rows that were taken before count once, whoever took them.
         rows = header["rows"] if self._context.rank == 0 or header["rows"] is None else {}
-        self._consumption.restore(positions, None if rows is None else _epochs_from_json(rows))
+        self._tracker.restore(positions, None if rows is None else _epochs_from_json(rows))
         self._step = header["step"]
         return RestoredState(header["step"], positions, header["extra"])
 

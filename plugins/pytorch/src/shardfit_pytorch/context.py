@@ -15,7 +15,7 @@ from shardfit.engine import WorkerContext
 from shardfit.errors import InvalidArgumentError
 from shardfit_pytorch.checkpoints import Checkpoints, Optimizers, RestoredState
 from shardfit_pytorch.config import check_hyper_params
-from shardfit_pytorch.consumption import Consumption
+from shardfit_pytorch.dataset_tracker import DatasetTracker
 from shardfit_pytorch.ddp import data_parallel
 from shardfit_pytorch.outbox import Outbox
 from shardfit_pytorch.rendezvous import Meeting
@@ -32,7 +32,7 @@ class RunParts:
         datasets: Name -> connector.
         model_dir: This rank's own folder.
         outbox: Sends what the loop reports.
-        consumption: Knows what the loop has read.
+        tracker: Knows what the loop has read.
         checkpoints: Saves and loads.
     """
 
@@ -42,7 +42,7 @@ class RunParts:
     datasets: Mapping[str, Any]
     model_dir: Path
     outbox: Outbox
-    consumption: Consumption
+    tracker: DatasetTracker
     checkpoints: Checkpoints
 
 
@@ -202,7 +202,7 @@ class TrainingContext:
             **options: Passed to `DistributedDataParallel`.
         """
         self.init_process_group()
-        return data_parallel(model, self._parts.consumption.step_rows, self.get_device(), **options)
+        return data_parallel(model, self._parts.tracker.step_rows, self.get_device(), **options)
 
     def save_checkpoint(
         self,

@@ -21,9 +21,9 @@ from shardfit.shard_reader import ShardReader
 from shardfit.trainer import RunSettings, Trainer, WorkerReport
 from shardfit_pytorch.checkpoints import Checkpoints
 from shardfit_pytorch.config import DatasetUse, PyTorchConfig, configure
-from shardfit_pytorch.consumption import Consumption, EpochRows
 from shardfit_pytorch.context import RunParts, TrainingContext
 from shardfit_pytorch.data import BoundShardedConnector
+from shardfit_pytorch.dataset_tracker import DatasetTracker, EpochRows
 from shardfit_pytorch.group_keeper import GroupKeeper
 from shardfit_pytorch.model_dir import files_in, model_folder
 from shardfit_pytorch.outbox import Outbox
@@ -94,11 +94,11 @@ class PyTorchTrainer(Trainer):
             folder = stack.enter_context(model_folder(context.rank))
             outbox = stack.enter_context(closing(Outbox()))
             keeper = GroupKeeper()
-            consumption = Consumption(context, outbox, keeper)
-            checkpoints = Checkpoints(context, peers, outbox, consumption, settings.resume)
-            datasets = dict(_datasets(context, shards, config, settings, consumption))
+            tracker = DatasetTracker(context, outbox, keeper)
+            checkpoints = Checkpoints(context, peers, outbox, tracker, settings.resume)
+            datasets = dict(_datasets(context, shards, config, settings, tracker))
             training = TrainingContext(
-                RunParts(context, meeting, config.hyper_params, datasets, folder, outbox, consumption, checkpoints)
+                RunParts(context, meeting, config.hyper_params, datasets, folder, outbox, tracker, checkpoints)
             )
             if context.slot.gpus:
                 check_gpus(context, peers, training.get_device())
@@ -107,11 +107,11 @@ class PyTorchTrainer(Trainer):
                 with current(training):
                     config.loop(training)
 
-            run_loop(loop, context, peers, keeper, lambda: consumption.total_steps)
+            run_loop(loop, context, peers, keeper, lambda: tracker.total_steps)
             outbox.flush()
-            epochs = consumption.report()
+            epochs = tracker.report()
             files = files_in(folder) if context.rank == 0 else {}
-            return WorkerReport(LoopReport(consumption.steps, epochs, files), _coverage(epochs))
+            return WorkerReport(LoopReport(tracker.steps, epochs, files), _coverage(epochs))
 
     def collect(self, values: Sequence[LoopReport]) -> LoopModel:
         """Return what rank 0 left, once it is clear that the ranks went together and lost no row.
@@ -169,7 +169,7 @@ def _datasets(
     shards: Mapping[str, ShardReader],
     config: PyTorchConfig,
     settings: RunSettings,
-    consumption: Consumption,
+    tracker: DatasetTracker,
 ) -> Iterator[tuple[str, Any]]:
     uses = config.datasets
     if uses is None:
@@ -190,7 +190,7 @@ def _datasets(
                 world_size=context.world_size,
                 seed=settings.seed,
                 equal=use.equal,
-                tracker=consumption,
+                tracker=tracker,
             ),
         )
 

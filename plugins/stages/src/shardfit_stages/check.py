@@ -10,8 +10,8 @@ from shardfit.artifacts import ArtifactStore
 from shardfit.errors import ArtifactError
 from shardfit_stages.layout import WRITING, mark_key, new_put
 from shardfit_stages.service import ObjectService
+from shardfit_stages.service_errors import ObjectExistsError
 from shardfit_stages.store import ObjectArtifactStore
-from shardfit_stages.told import ObjectExistsError
 
 _PROBE = "check"
 _NOT_TRIED = "Not tried: nothing could be written."

@@ -16,7 +16,7 @@ from shardfit.errors import ArtifactError
 from shardfit_stages.identity import has_died, this_process
 from shardfit_stages.layout import PUBLISHING, WRITING, artifact_and_put, conflict, mark_key, new_put
 from shardfit_stages.service import ObjectService, StoredObject
-from shardfit_stages.told import ObjectMissingError
+from shardfit_stages.service_errors import ObjectMissingError
 
 _BEATS_A_LIFE = 8
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.01, 0.5

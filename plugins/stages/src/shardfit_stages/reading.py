@@ -17,7 +17,7 @@ from shardfit.stores.files import told_as_artifact_error
 from shardfit.stores.manifests import encoded_manifest, manifest_from_json
 from shardfit_stages.layout import file_key, is_put, manifest_key
 from shardfit_stages.service import ObjectService
-from shardfit_stages.told import ObjectMissingError
+from shardfit_stages.service_errors import ObjectMissingError
 
 _FILES_AT_ONCE = 4
 _LARGEST_MANIFEST = 64 * 2**20

@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from shardfit_stages.credentials import client_settings
-from shardfit_stages.told import ObjectMissingError, ServiceError, scrubber, told
+from shardfit_stages.service_errors import ObjectMissingError, ServiceError, scrubber, translating
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
@@ -80,7 +80,7 @@ class ObjectService:
         Raises:
             ObjectExistsError: There is one; it may be this very one, if a first answer was lost.
         """
-        with told(self._asked(f"writing {key!r}"), self._scrub):
+        with translating(self._asked(f"writing {key!r}"), self._scrub):
             self._quick.put(key, content, mode="create", use_multipart=False)
 
     def upload(self, key: str, blocks: Callable[[], Iterable[bytes]], size: int, at_once: int) -> None:
@@ -137,7 +137,7 @@ class ObjectService:
         while done < size:
             begun = done
             try:
-                with told(self._asked(f"reading {key!r}"), self._scrub):
+                with translating(self._asked(f"reading {key!r}"), self._scrub):
                     for block in _from(done, self._patient.get(key).stream(min_chunk_size=BLOCK)):
                         yield block[: size - done]
                         done += len(block)
@@ -183,7 +183,7 @@ class ObjectService:
     def _open(self, options: Mapping[str, Any], patience_s: float, request_s: float) -> ObjectStore:
         from obstore.store import from_url
 
-        with told(self._asked("opening the client"), self._scrub):
+        with translating(self._asked("opening the client"), self._scrub):
             return from_url(self.url, **client_settings(self.url, options, os.environ, patience_s, request_s))
 
     def _asked(self, doing: str) -> str:
@@ -194,7 +194,7 @@ class ObjectService:
         until, pause = time.monotonic() + self.patience_s, _FIRST_PAUSE_S
         while True:
             try:
-                with told(self._asked(doing), self._scrub):
+                with translating(self._asked(doing), self._scrub):
                     return call()
             except ServiceError:
                 if time.monotonic() + pause > until:

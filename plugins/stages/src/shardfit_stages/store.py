@@ -22,7 +22,7 @@ from shardfit_stages.marks import LifeSign, publishing
 from shardfit_stages.progress import ProgressSink
 from shardfit_stages.reading import Published, Reader, read_published
 from shardfit_stages.service import ObjectService, StoredObject
-from shardfit_stages.told import ServiceError
+from shardfit_stages.service_errors import ServiceError
 from shardfit_stages.uploads import Uploader, content_size, described
 
 _NOT_CHANGED = "Artifacts do not change; choose another identifier."

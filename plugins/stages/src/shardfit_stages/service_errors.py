@@ -50,7 +50,7 @@ def scrubber(options: Mapping[str, Any]) -> Scrub:
 
 
 @contextmanager
-def told(asked: str, scrub: Scrub) -> Iterator[None]:
+def translating(asked: str, scrub: Scrub) -> Iterator[None]:
     """Turn what obstore raises into `ArtifactError`, its cause shortened and without secrets.
 
     Args:

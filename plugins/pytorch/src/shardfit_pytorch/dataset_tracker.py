@@ -54,7 +54,7 @@ class _Seen:
         return self.dataset.name, self.dataset.state().order, len(self.dataset)
 
 
-class Consumption:
+class DatasetTracker:
     """Watches the datasets of one rank; see `Tracker`.
 
     A loop may make a dataset for each epoch, or one for all of them. Of those of a name that are read in the same way

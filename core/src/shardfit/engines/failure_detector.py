@@ -24,7 +24,7 @@ _ORDER = ("", "profile", "ingest", "fit", "predict")
 
 
 @dataclass
-class _Patient:
+class _Worker:
     pulse: Pulse = field(default_factory=Pulse)
     silent_s: float = 0.0
     looked_s: float = 0.0
@@ -32,7 +32,7 @@ class _Patient:
 
 
 @dataclass
-class Attention:
+class FailureDetector:
     """What the driver knows of the workers of one task. Called on the driver's thread only.
 
     Args:
@@ -42,47 +42,47 @@ class Attention:
 
     ranks: Iterable[int]
     clock: Callable[[], float] = time.monotonic
-    _patients: dict[int, _Patient] = field(init=False)
+    _workers: dict[int, _Worker] = field(init=False)
     _longest: dict[str, float] = field(init=False, default_factory=dict)
     _gaps: dict[str, int] = field(init=False, default_factory=dict)
     _began: float = field(init=False)
     _seen: float = field(init=False)
 
     def __post_init__(self) -> None:
-        self._patients = {rank: _Patient() for rank in self.ranks}
+        self._workers = {rank: _Worker() for rank in self.ranks}
         self._began = self._seen = self.clock()
 
     def hear(self, rank: int, pulse: Pulse) -> None:
         """Take a sign of life."""
-        patient = self._patients.get(rank)
-        if patient is None:
+        worker = self._workers.get(rank)
+        if worker is None:
             return
-        before = patient.pulse
+        before = worker.pulse
         if pulse.idle_s < before.idle_s or (pulse.phase, pulse.done) != (before.phase, before.done):
-            patient.cpu_when_moved = pulse.cpu_s
+            worker.cpu_when_moved = pulse.cpu_s
             self._gaps[before.phase] = self._gaps.get(before.phase, 0) + 1
             self._longest[before.phase] = max(self._longest.get(before.phase, 0.0), before.idle_s)
-        patient.pulse, patient.silent_s, patient.looked_s = pulse, 0.0, 0.0
+        worker.pulse, worker.silent_s, worker.looked_s = pulse, 0.0, 0.0
 
     def forget(self, rank: int) -> None:
         """Take the end of a worker's task."""
-        self._patients.pop(rank, None)
+        self._workers.pop(rank, None)
 
     def last(self, rank: int) -> Pulse:
         """Return a worker's last sign of life."""
-        patient = self._patients.get(rank)
-        return patient.pulse if patient else Pulse()
+        worker = self._workers.get(rank)
+        return worker.pulse if worker else Pulse()
 
     def silent(self) -> list[tuple[int, float]]:
         """Return the workers to look at now, and how many seconds each has been silent. Called many times a second."""
         now = self.clock()
         step, self._seen = min(now - self._seen, _LONGEST_STEP_SECONDS), now
         found = []
-        for rank, patient in self._patients.items():
-            patient.silent_s += step
-            if patient.silent_s - patient.looked_s >= SILENT_SECONDS:
-                patient.looked_s = patient.silent_s
-                found.append((rank, patient.silent_s))
+        for rank, worker in self._workers.items():
+            worker.silent_s += step
+            if worker.silent_s - worker.looked_s >= SILENT_SECONDS:
+                worker.looked_s = worker.silent_s
+                found.append((rank, worker.silent_s))
         return found
 
     def budget(self, phase: str) -> float:
@@ -96,15 +96,15 @@ class Attention:
 
         Workers wait for each other in every round, so one that gets nowhere stops all of them.
         """
-        if not self._patients:
+        if not self._workers:
             return None
-        for patient in self._patients.values():
-            pulse = patient.pulse
-            waits = pulse.cpu_s - patient.cpu_when_moved <= _WAITING_SHARE * pulse.idle_s
+        for worker in self._workers.values():
+            pulse = worker.pulse
+            waits = pulse.cpu_s - worker.cpu_when_moved <= _WAITING_SHARE * pulse.idle_s
             if not waits or pulse.idle_s <= self.budget(pulse.phase):
                 return None
-        return min(self._patients, key=self._how_far)
+        return min(self._workers, key=self._how_far)
 
     def _how_far(self, rank: int) -> tuple[int, int, float]:
-        pulse = self._patients[rank].pulse
+        pulse = self._workers[rank].pulse
         return (_ORDER.index(pulse.phase) if pulse.phase in _ORDER else 0, pulse.done, -pulse.idle_s)
