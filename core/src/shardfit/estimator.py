@@ -127,6 +127,10 @@ class BoosterEstimator:
         written: int = self._predict(dataset, destination)
         return written
 
+    def get_eval_results(self) -> dict[str, dict[str, list[float]]]:
+        """Return dataset -> metric -> value after each round, over all rows of the dataset."""
+        return {name: dict(metrics) for name, metrics in self.result.model.history.items()}
+
     def _predict(self, dataset: object, destination: str | None) -> Any:
         scaling = self._scaling
         request = WorkerRequest(scaling.num_workers, scaling.num_cpu_per_worker, scaling.use_gpu, scaling.engine)
@@ -142,11 +146,19 @@ class BoosterEstimator:
         eval_set: object,
         verbose_eval: bool | int | None,
         resume_from: str | TrainResult | None,
+        early_stopping_rounds: object,
     ) -> TrainResult:
+        evals = evaluation_sets(eval_set)
+        if early_stopping_rounds is not None and not evals:
+            raise InvalidArgumentError(
+                "reading early_stopping_rounds",
+                f"found {early_stopping_rounds!r} and no evaluation set",
+                "Set eval_set.",
+            )
         job = Job(
             trainer=self._trainer_name,
             data=DataConnector.of(dataset),
-            evals=evaluation_sets(eval_set),
+            evals=evals,
             columns=roles,
             params=self._params,
             workers=self._scaling.num_workers,

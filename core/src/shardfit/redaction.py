@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 HIDDEN = "***"
+_FEW = 3
 
 _SECRET_KEY = re.compile(
     r"pass|secret|token|credential|auth|signature|^sig$|sas|key|session|private|conn", re.IGNORECASE
@@ -50,6 +51,12 @@ def redact_url(text: str) -> str:
         authority = f"{_redact_user(scheme, user)}@{host}"
     parameters = "&".join(_redact_parameter(parameter) for parameter in query.split("&")) if question else ""
     return f"{scheme}://{authority}{slash}{path}{question}{parameters}"
+
+
+def redact_urls(texts: Sequence[str]) -> str:
+    """Return the first few of several paths or URLs in quotes, without their secrets, and how many more there are."""
+    shown = ", ".join(repr(redact_url(text)) for text in texts[:_FEW])
+    return shown + (f" and {len(texts) - _FEW} more" if len(texts) > _FEW else "")
 
 
 def redact_options(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -120,6 +120,20 @@ def check_same_categories(spec: MatrixSpec, earlier: MatrixSpec) -> None:
         )
 
 
+def check_rounds(asked: int, done: int) -> None:
+    """Check that a checkpoint has no more rounds than are asked for.
+
+    Raises:
+        InvalidArgumentError: It has.
+    """
+    if done > asked:
+        raise InvalidArgumentError(
+            f"resuming up to n_estimators={asked}",
+            f"the checkpoint has {done} rounds",
+            "n_estimators counts the rounds of the checkpoint too: raise it.",
+        )
+
+
 def predictions_as_arrow(predictions: npt.NDArray[np.floating[Any]]) -> pa.Array:
     """Return predictions as an Arrow array: floats, or fixed-size lists of floats for several outputs.
 
@@ -133,6 +147,7 @@ def predictions_as_arrow(predictions: npt.NDArray[np.floating[Any]]) -> pa.Array
 
 
 __all__ = [
+    "check_rounds",
     "check_same",
     "check_same_categories",
     "check_same_roles",

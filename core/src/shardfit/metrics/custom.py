@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -87,4 +87,27 @@ class CustomMetric(Metric):
             ) from error
 
 
-__all__ = ["CustomMetric", "MetricFunction"]
+def custom_metric(given: object, others: Sequence[Metric], parameter: str) -> Metric:
+    """Return what a user passed as `custom_metric` as a metric.
+
+    Args:
+        given: A function, whose smaller values are better, or a metric.
+        others: Metrics that are evaluated beside it.
+        parameter: What those were asked for with, for messages.
+
+    Raises:
+        InvalidArgumentError: It is neither, or another metric has its name.
+    """
+    if isinstance(given, Metric):
+        metric = given
+    elif callable(given):
+        metric = CustomMetric(getattr(given, "__name__", "custom"), given, maximize=False)
+    else:
+        raise InvalidArgumentError("reading custom_metric", f"found {given!r}", "Pass a function.")
+    if metric.name in {other.name for other in others}:
+        found = f"{parameter} has a metric called {metric.name!r}, too"
+        raise InvalidArgumentError("reading custom_metric", found, "Rename the function.")
+    return metric
+
+
+__all__ = ["CustomMetric", "MetricFunction", "custom_metric"]

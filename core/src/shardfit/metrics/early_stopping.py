@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from shardfit.errors import InvalidArgumentError
@@ -58,3 +59,24 @@ class EarlyStopping:
 
     def _improves(self, score: float, best: float) -> bool:
         return score - self.min_delta > best if self.maximize else best - self.min_delta > score
+
+
+def check_can_improve(rounds: int | None, evals: Sequence[str], metrics: Sequence[object]) -> None:
+    """Check that there is something to stop early by. Called on the driver.
+
+    Args:
+        rounds: How many without improvement end the training, or None.
+        evals: Names of the evaluation sets.
+        metrics: Evaluated on each of them.
+
+    Raises:
+        InvalidArgumentError: There is no evaluation set, or no metric.
+    """
+    if rounds is None or (evals and metrics):
+        return
+    missing = "metric" if evals else "evaluation set"
+    raise InvalidArgumentError(
+        f"stopping early after {rounds} rounds without improvement",
+        f"there is no {missing} to improve",
+        "Pass eval_set, and a metric unless the objective's own will do; or leave early_stopping_rounds out.",
+    )

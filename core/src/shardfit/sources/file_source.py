@@ -10,7 +10,7 @@ from typing import Any, ClassVar, NamedTuple
 import pyarrow as pa
 
 from shardfit.errors import UnreadableSourceError
-from shardfit.redaction import redact_url
+from shardfit.redaction import redact_urls
 from shardfit.source import Claim, DataSource, Fragment
 from shardfit.sources.file_access import FileAccess, ListedFile
 from shardfit.sources.file_listing import has_suffix, list_files, paths_of
@@ -97,8 +97,7 @@ class FileSource(DataSource):
 
     def describe(self) -> str:
         """Return the paths."""
-        shown = ", ".join(repr(redact_url(path)) for path in self._paths[:3])
-        return f"{self.format} {shown}" + (f" and {len(self._paths) - 3} more" if len(self._paths) > 3 else "")
+        return f"{self.format} {redact_urls(self._paths)}"
 
     def warnings(self) -> tuple[str, ...]:
         """Return what listing the files has found."""

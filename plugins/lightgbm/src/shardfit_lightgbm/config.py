@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from shardfit.errors import InvalidArgumentError
-from shardfit.metrics import CustomMetric, Metric
+from shardfit.metrics import Metric
+from shardfit.metrics.custom import custom_metric
 from shardfit_lightgbm.gradients import ROW_OBJECTIVES
 from shardfit_lightgbm.metrics import default_metric, metrics_named
 from shardfit_lightgbm.objectives import ObjectiveFacts, objective_facts
@@ -189,17 +190,5 @@ def _metrics(given: object, custom: object, facts: ObjectiveFacts, params: Mappi
                 if metric.name not in {m.name for m in found}
             ]
     if custom is not None:
-        found.append(_custom_metric(custom, found))
+        found.append(custom_metric(custom, found, "metric"))
     return tuple(found)
-
-
-def _custom_metric(custom: object, others: list[Metric]) -> Metric:
-    if not callable(custom) and not isinstance(custom, Metric):
-        raise InvalidArgumentError("reading custom_metric", f"found {custom!r}", "Pass a function.")
-    name = getattr(custom, "__name__", "custom")
-    metric = custom if isinstance(custom, Metric) else CustomMetric(name, custom, maximize=False)
-    if metric.name in {other.name for other in others}:
-        raise InvalidArgumentError(
-            "reading custom_metric", f"metric has one called {metric.name!r}, too", "Rename the function."
-        )
-    return metric

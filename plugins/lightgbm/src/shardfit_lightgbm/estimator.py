@@ -6,8 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from shardfit.columns import ColumnRoles
-from shardfit.errors import InvalidArgumentError
-from shardfit.estimator import BoosterEstimator, BoosterScalingConfig, column_names, evaluation_sets, with_arguments
+from shardfit.estimator import BoosterEstimator, BoosterScalingConfig, column_names, with_arguments
 from shardfit.run import TrainResult
 
 if TYPE_CHECKING:
@@ -128,11 +127,8 @@ class LightGBMEstimator(BoosterEstimator):
             categorical=column_names(categorical_cols),
         )
         patience = next((v for n, v in self._params.items() if _main_name(n) == "early_stopping_round"), None)
-        if patience and not evaluation_sets(eval_set):
-            raise InvalidArgumentError(
-                "reading early_stopping_rounds", f"found {patience!r} and no evaluation set", "Set eval_set."
-            )
-        self._fit(dataset, roles, eval_set, verbose_eval, resume_from)
+        # To LightGBM, 0 means none.
+        self._fit(dataset, roles, eval_set, verbose_eval, resume_from, patience or None)
         return self.get_booster()
 
     def get_booster(self) -> lightgbm.Booster:
@@ -142,10 +138,6 @@ class LightGBMEstimator(BoosterEstimator):
             InvalidArgumentError: Nothing has been fitted.
         """
         return self.result.model.booster()
-
-    def get_eval_results(self) -> dict[str, dict[str, list[float]]]:
-        """Return dataset -> metric -> value after each round, over all rows of the dataset."""
-        return {name: dict(metrics) for name, metrics in self.result.model.history.items()}
 
     def to_sklearn(self) -> lightgbm.LGBMModel:
         """Return a fitted `LGBMRegressor`, `LGBMClassifier` or `LGBMRanker` with the same predictions.

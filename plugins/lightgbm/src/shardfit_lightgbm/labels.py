@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from shardfit.errors import InvalidValueError
 from shardfit.profile import Profile
+from shardfit.profile.labels import check_label_range, check_two_classes
 from shardfit.trainer import TRAIN
 from shardfit_lightgbm.metric_options import gains
 from shardfit_lightgbm.objectives import ObjectiveFacts
@@ -33,13 +33,9 @@ def check_labels(facts: ObjectiveFacts, params: Mapping[str, Any], dataset: str,
     Raises:
         InvalidValueError: One class only, or labels outside the range of the objective; names both and the dataset.
     """
-    low, high, distinct = profile.label_minimum, profile.label_maximum, profile.label_values
-    if (wanted := _wanted(facts, params, profile)) is not None:
-        fraction = "" if math.isnan(profile.label_fraction) else f", among them {profile.label_fraction!r}"
-        raise _bad_labels(facts, dataset, f"found labels from {low!r} to {high!r}{fraction}", f"They must be {wanted}.")
-    if dataset == TRAIN and facts.classifies and distinct.complete and len(distinct.values) < 2:
-        found = f"found one class only, {low!r}, in {profile.rows:,} rows"
-        raise _bad_labels(facts, dataset, found, "Training needs at least two.")
+    check_label_range(facts.name, dataset, profile, _wanted(facts, params, profile))
+    if dataset == TRAIN and facts.classifies:
+        check_two_classes(facts.name, dataset, profile)
 
 
 def not_all_zero(values: Float32Array) -> Float32Array:
@@ -74,7 +70,3 @@ def _wanted(facts: ObjectiveFacts, params: Mapping[str, Any], profile: Profile) 
     if facts.name in _NOT_NEGATIVE:
         return None if low >= 0 and high > 0 else "0 or more, and not all of them 0"
     return None
-
-
-def _bad_labels(facts: ObjectiveFacts, dataset: str, found: str, advice: str) -> InvalidValueError:
-    return InvalidValueError(f"checking the labels of dataset {dataset!r} for {facts.name!r}", found, advice)

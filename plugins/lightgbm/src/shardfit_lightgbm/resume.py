@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from shardfit.columns import ColumnRoles
 from shardfit.errors import InvalidArgumentError
-from shardfit.saved_spec import check_same, check_same_roles
+from shardfit.saved_spec import check_rounds, check_same, check_same_roles
 from shardfit.trainer import Checkpoint
 from shardfit_lightgbm.config import LightGBMConfig
 from shardfit_lightgbm.model import LightGBMModel
@@ -27,12 +27,7 @@ def check_resume(config: LightGBMConfig, roles: ColumnRoles, checkpoint: Checkpo
     check_same_roles(roles, model.spec)
     booster = model.booster()
     check_same("num_class", config.objective.classes, booster.num_model_per_iteration())
-    if (done := booster.current_iteration()) > config.rounds:
-        raise InvalidArgumentError(
-            f"resuming up to n_estimators={config.rounds}",
-            f"the checkpoint has {done} rounds",
-            "n_estimators counts the rounds of the checkpoint too: raise it.",
-        )
+    check_rounds(config.rounds, booster.current_iteration())
 
 
 def resumable(config: LightGBMConfig) -> bool:

@@ -21,6 +21,7 @@ from shardfit.engine import WorkerContext, WorkerGroup
 from shardfit.errors import InvalidArgumentError
 from shardfit.matrix_reader import MatrixReader
 from shardfit.memory_plan import MemoryPart
+from shardfit.metrics.early_stopping import check_can_improve
 from shardfit.metrics.ranking import RankingMetric
 from shardfit.profile import Profile
 from shardfit.scaling import WorkerLayout
@@ -53,14 +54,7 @@ class LightGBMTrainer(BinnedTrainer):
 
     def check_evals(self, config: LightGBMConfig, evals: Sequence[str]) -> None:
         """Check that there is something to stop early by."""
-        if config.early_stopping_rounds is None or (evals and config.metrics):
-            return
-        missing = "metric" if evals else "evaluation set"
-        raise InvalidArgumentError(
-            f"stopping early after {config.early_stopping_rounds} rounds without improvement",
-            f"there is no {missing} to improve",
-            "Pass eval_set, and a metric unless the objective's own will do; or leave early_stopping_rounds out.",
-        )
+        check_can_improve(config.early_stopping_rounds, evals, config.metrics)
 
     def columns(self, config: LightGBMConfig, roles: ColumnRoles, schema: pa.Schema) -> ColumnRoles:
         """Return the resolved roles, once LightGBM has accepted the parameters for them."""

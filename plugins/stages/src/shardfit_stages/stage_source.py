@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from shardfit.errors import InvalidArgumentError, SourceNotFoundError
-from shardfit.redaction import redact_url
+from shardfit.redaction import redact_url, redact_urls
 from shardfit.source import DataSource, Fragment
 from shardfit.sources.csv_files import CsvOpener
 from shardfit.sources.file_source import FileOpener
@@ -68,8 +68,7 @@ class SpooledSource(DataSource):
 
     def describe(self) -> str:
         """Return the names."""
-        shown = ", ".join(repr(redact_url(name)) for name in self._names[:3])
-        return f"stage {shown}" + (f" and {len(self._names) - 3} more" if len(self._names) > 3 else "")
+        return f"stage {redact_urls(self._names)}"
 
     def warnings(self) -> tuple[str, ...]:
         """Return those of the files, and what is kept on local disk."""

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from shardfit.errors import InvalidArgumentError
-from shardfit.metrics import CustomMetric, Metric, metric_named
+from shardfit.metrics import Metric, metric_named
+from shardfit.metrics.custom import custom_metric
 from shardfit_xgboost.objectives import ObjectiveFacts, objective_facts
 from shardfit_xgboost.parameters import RUN_PARAMETERS, check_parameters
 from shardfit_xgboost.storage import Storage, read_storage
@@ -104,13 +105,5 @@ def _metrics(given: object, custom: object, facts: ObjectiveFacts, params: Mappi
         # "error" and "error@0.5" are one; named twice, it would be written down twice a round.
         found = [*(other for other in found if other.name != metric.name), metric]
     if custom is not None:
-        if not callable(custom) and not isinstance(custom, Metric):
-            raise InvalidArgumentError("reading custom_metric", f"found {custom!r}", "Pass a function.")
-        named = getattr(custom, "__name__", "custom")
-        metric = custom if isinstance(custom, Metric) else CustomMetric(named, custom, maximize=False)
-        if metric.name in [other.name for other in found]:
-            raise InvalidArgumentError(
-                "reading custom_metric", f"eval_metric has a metric called {metric.name!r}, too", "Rename the function."
-            )
-        found.append(metric)
+        found.append(custom_metric(custom, found, "eval_metric"))
     return tuple(found)

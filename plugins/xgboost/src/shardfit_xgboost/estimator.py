@@ -6,8 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from shardfit.columns import ColumnRoles
-from shardfit.errors import InvalidArgumentError
-from shardfit.estimator import BoosterEstimator, BoosterScalingConfig, column_names, evaluation_sets, with_arguments
+from shardfit.estimator import BoosterEstimator, BoosterScalingConfig, column_names, with_arguments
 from shardfit.run import TrainResult
 
 if TYPE_CHECKING:
@@ -136,11 +135,7 @@ class XGBEstimator(BoosterEstimator):
             categorical=column_names(categorical_cols),
         )
         patience = self._params.get("early_stopping_rounds")
-        if patience is not None and not evaluation_sets(eval_set):
-            raise InvalidArgumentError(
-                "reading early_stopping_rounds", f"found {patience!r} and no evaluation set", "Set eval_set."
-            )
-        self._fit(dataset, roles, eval_set, verbose_eval, resume_from)
+        self._fit(dataset, roles, eval_set, verbose_eval, resume_from, patience)
         return self.get_booster()
 
     def get_booster(self) -> xgboost.Booster:
@@ -150,10 +145,6 @@ class XGBEstimator(BoosterEstimator):
             InvalidArgumentError: Nothing has been fitted.
         """
         return self.result.model.booster()
-
-    def get_eval_results(self) -> dict[str, dict[str, list[float]]]:
-        """Return dataset -> metric -> value after each round, over all rows of the dataset."""
-        return {name: dict(metrics) for name, metrics in self.result.model.history.items()}
 
     def to_sklearn(self) -> xgboost.XGBModel:
         """Return a fitted `XGBRegressor`, `XGBClassifier` or `XGBRanker` with the same predictions.

@@ -6,8 +6,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from shardfit.errors import InvalidValueError
 from shardfit.profile import Profile
+from shardfit.profile.labels import check_label_range, check_two_classes
 from shardfit.trainer import TRAIN
 from shardfit_xgboost.objectives import ObjectiveFacts
 
@@ -28,13 +28,9 @@ def check_labels(facts: ObjectiveFacts, params: Mapping[str, Any], dataset: str,
     Raises:
         InvalidValueError: One class only, or labels outside the range of the objective; names both and the dataset.
     """
-    low, high, distinct = profile.label_minimum, profile.label_maximum, profile.label_values
-    if (wanted := _wanted(facts, params, dataset, profile)) is not None:
-        fraction = "" if math.isnan(profile.label_fraction) else f", among them {profile.label_fraction!r}"
-        raise _bad_labels(facts, dataset, f"found labels from {low!r} to {high!r}{fraction}", f"They must be {wanted}.")
-    if dataset == TRAIN and facts.classifies and distinct.complete and len(distinct.values) < 2:
-        found = f"found one class only, {low!r}, in {profile.rows:,} rows"
-        raise _bad_labels(facts, dataset, found, "Training needs at least two.")
+    check_label_range(facts.name, dataset, profile, _wanted(facts, params, dataset, profile))
+    if dataset == TRAIN and facts.classifies:
+        check_two_classes(facts.name, dataset, profile)
 
 
 def _wanted(facts: ObjectiveFacts, params: Mapping[str, Any], dataset: str, profile: Profile) -> str | None:
@@ -69,7 +65,3 @@ def _wanted_number(name: str | None, low: float, high: float) -> str | None:
     if name == "reg:squaredlogerror":
         return "more than -1" if low <= -1 else None
     return None
-
-
-def _bad_labels(facts: ObjectiveFacts, dataset: str, found: str, advice: str) -> InvalidValueError:
-    return InvalidValueError(f"checking the labels of dataset {dataset!r} for {facts.name!r}", found, advice)

@@ -10,7 +10,7 @@ import xgboost as xgb
 
 from shardfit.columns import ColumnRoles
 from shardfit.errors import InvalidArgumentError
-from shardfit.saved_spec import check_same, check_same_roles
+from shardfit.saved_spec import check_rounds, check_same, check_same_roles
 from shardfit.trainer import Checkpoint
 from shardfit_xgboost.config import XGBConfig
 from shardfit_xgboost.model import XGBModel
@@ -41,12 +41,7 @@ def check_resume(config: XGBConfig, roles: ColumnRoles, checkpoint: Checkpoint) 
     check_same("booster", str(config.params.get("booster", "gbtree")), tree["name"])
     parallel = tree.get("gbtree", tree)["gbtree_model_param"]["num_parallel_tree"]
     check_same("num_parallel_tree", int(config.params.get("num_parallel_tree", 1)), int(parallel))
-    if (done := booster.num_boosted_rounds()) > config.rounds:
-        raise InvalidArgumentError(
-            f"resuming up to n_estimators={config.rounds}",
-            f"the checkpoint has {done} rounds",
-            "n_estimators counts the rounds of the checkpoint too: raise it.",
-        )
+    check_rounds(config.rounds, booster.num_boosted_rounds())
 
 
 def load_booster(model: XGBModel, params: Mapping[str, Any], cache: list[Any]) -> Any:

@@ -21,6 +21,7 @@ from shardfit.errors import InvalidArgumentError
 from shardfit.matrix_reader import MatrixReader
 from shardfit.memory_fit import memory_of
 from shardfit.memory_plan import MemoryPart
+from shardfit.metrics.early_stopping import check_can_improve
 from shardfit.metrics.ranking import RankingMetric
 from shardfit.profile import Profile
 from shardfit.scaling import WorkerLayout
@@ -51,14 +52,7 @@ class XGBTrainer(BinnedTrainer):
 
     def check_evals(self, config: XGBConfig, evals: Sequence[str]) -> None:
         """Check that there is something to stop early by."""
-        if config.early_stopping_rounds is None or (evals and config.metrics):
-            return
-        missing = "metric" if evals else "evaluation set"
-        raise InvalidArgumentError(
-            f"stopping early after {config.early_stopping_rounds} rounds without improvement",
-            f"there is no {missing} to improve",
-            "Pass eval_set, and a metric unless the objective's own will do; or leave early_stopping_rounds out.",
-        )
+        check_can_improve(config.early_stopping_rounds, evals, config.metrics)
 
     def columns(self, config: XGBConfig, roles: ColumnRoles, schema: pa.Schema) -> ColumnRoles:
         """Return the resolved roles, once XGBoost has accepted the parameters for them."""
