@@ -27,7 +27,7 @@ import pyarrow.parquet as pq
 from benchmarks.report import replace_between
 from benchmarks.task import LABEL, Task, read_report
 from scripts.memory_group import memory_group, read_size, why_impossible
-from shardfit_xgboost.disk_cache import default_folder
+from shardfit.local_disk import scratch_folder
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "larger-than-memory.json"
@@ -93,7 +93,7 @@ def run_part(part: str, train: Path, limit: int, rounds: int) -> dict[str, Any]:
     unlimited = 2**50
     # On a disk: what lies in memory would count. The path is short, since Ray makes sockets below it.
     with (
-        TemporaryDirectory(prefix="shardfit-larger-", dir=default_folder()) as scratch,
+        TemporaryDirectory(prefix="shardfit-larger-", dir=scratch_folder()) as scratch,
         memory_group(unlimited if part == "unlimited" else limit) as group,
     ):
         task = Task(train, Path(scratch) / "model.ubj", Path(scratch), rounds, 2)

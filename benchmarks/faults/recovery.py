@@ -3,7 +3,7 @@
     sudo python -m benchmarks.faults.recovery --rows 2000000
 
 One worker is killed in the fifth round; its node stays, so that every worker of the next attempt has the shard that it
-had. What those that lived do a second time is what keeping their bins would save.
+had. LightGBM does it twice: with bins that are kept on the disks of the nodes, and without.
 """
 
 from __future__ import annotations
@@ -24,10 +24,11 @@ from scripts import faults
 from scripts.cluster import HostCluster, three_host_cluster, why_impossible
 from shardfit import Job, train
 from shardfit.engines.ray import RayEngine
-from shardfit.events import Event, Progress
+from shardfit.events import BinsKept, BinsTaken, Event, Progress
 
 FEATURES, ROW_GROUP = 28, 50_000
 _KILLED_AFTER, _ROUNDS = 5, 12
+_CASES = (("xgboost", "never"), ("lightgbm", "never"), ("lightgbm", "always"))
 _PARAMS = {
     "xgboost": {"n_estimators": _ROUNDS, "objective": "binary:logistic", "max_depth": 6},
     "lightgbm": {"num_iterations": _ROUNDS, "objective": "binary", "num_leaves": 31},
@@ -56,10 +57,15 @@ class Timeline:
         self.group: Any = None
         self.killed = 0.0
         self.seen: list[tuple[float, int, str]] = []
+        self.kept: list[BinsKept] = []
+        self.taken = 0
 
     def __call__(self, event: Event) -> None:
         """Take an event of the run."""
         self.mark(event.attempt, f"Progress {event.phase}" if isinstance(event, Progress) else event.name)
+        self.taken += isinstance(event, BinsTaken)
+        if isinstance(event, BinsKept):
+            self.kept.append(event)
         if event.name == "MetricsReported" and not self.killed and getattr(event, "round", -1) == _KILLED_AFTER:
             self.killed = time.time()
             faults.kill(self.group._places[2].pid)
@@ -74,7 +80,7 @@ class Timeline:
         return times[-1 if last else 0] - self.killed
 
 
-def _job(trainer: str, folder: Path) -> Job:
+def _job(trainer: str, keep_bins: str, folder: Path) -> Job:
     fields: dict[str, Any] = {
         "trainer": trainer,
         "data": str(folder / "rows.parquet"),
@@ -85,12 +91,13 @@ def _job(trainer: str, folder: Path) -> Job:
         "cpus_per_worker": 1,
         "stage": str(folder / "stage"),
         "checkpoint_every_rounds": 2,
+        "keep_bins": keep_bins,
     }
     return Job(**fields)
 
 
-def recovery(trainer: str, folder: Path) -> dict[str, float]:
-    """Return the seconds since the kill at which each step of the recovery ended."""
+def recovery(trainer: str, keep_bins: str, folder: Path) -> dict[str, float]:
+    """Return the seconds since the kill at which each step of the recovery ended, and what keeping bins took."""
     timeline = Timeline()
     start = RayEngine.start
 
@@ -102,7 +109,7 @@ def recovery(trainer: str, folder: Path) -> dict[str, float]:
     RayEngine.start = spied_start  # type: ignore[method-assign, assignment]
     try:
         begun = time.time()
-        result = train(_job(trainer, folder), observers=[timeline])
+        result = train(_job(trainer, keep_bins, folder), observers=[timeline])
     finally:
         RayEngine.start = start  # type: ignore[method-assign]
     assert result.attempts == 2
@@ -118,6 +125,9 @@ def recovery(trainer: str, folder: Path) -> dict[str, float]:
     return {
         **{name: round(value, 2) for name, value in ends.items()},
         "first attempt to its first round": round(whole, 2),
+        "seconds of keeping, most of a worker": round(max((event.seconds for event in timeline.kept), default=0), 3),
+        "MiB kept": round(sum(event.bytes for event in timeline.kept) / 2**20, 1),
+        "shards taken up": timeline.taken,
     }
 
 
@@ -130,9 +140,10 @@ def main() -> int:
     given = parser.parse_args()
     if given.inside:
         cluster = HostCluster(**json.loads(given.inside))
-        for trainer in _PARAMS:
-            for _ in range(given.repeats):
-                print(json.dumps({"trainer": trainer, **recovery(trainer, Path(cluster.folder))}), flush=True)
+        for _ in range(given.repeats):
+            for trainer, keep_bins in _CASES:
+                found = recovery(trainer, keep_bins, Path(cluster.folder))
+                print(json.dumps({"trainer": trainer, "keep_bins": keep_bins, **found}), flush=True)
         return 0
     if (reason := why_impossible()) is not None:
         sys.exit(f"A cluster of three hosts is not possible here; {reason}.")

@@ -16,7 +16,8 @@ import pytest
 import xgboost as xgb
 
 from shardfit.errors import CacheError
-from shardfit_xgboost.disk_cache import PREFIX, DiskCache, default_folder, remove_remnants
+from shardfit.local_disk import scratch_folder
+from shardfit_xgboost.disk_cache import PREFIX, DiskCache, remove_remnants
 from shardfit_xgboost.page_bytes import page_bytes
 
 from .test_external_memory import NUMBERS, numbers, trained
@@ -85,7 +86,7 @@ def test_room_is_checked_before_it_is_used(tmp_path: Path) -> None:
 
 
 def test_the_default_folder_is_on_a_disk_where_there_is_one() -> None:
-    assert default_folder().is_dir()
+    assert scratch_folder().is_dir()
 
 
 def pages(folder: Path, features: int, rows: int, max_bin: int, missing: float) -> float:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from shardfit.allocators import give_back_memory
 from shardfit.casts import ColumnCast
 from shardfit.columns import ColumnRoles
 from shardfit.engine import WorkerContext
+from shardfit.kept_shards import KeptShards
 from shardfit.matrix_reader import MatrixReader, MatrixSpec
 from shardfit.memory_meter import measured
 from shardfit.profile import Profile
@@ -82,7 +84,8 @@ class BinnedTrainer(Trainer):
     c. `check_labels`: for each dataset, then `with_profile`: once, on the driver. After a loss, a to c are not repeated
        but for `with_profile`: the profile is the same however many workers go on, and lacks its sampled features then.
     d. `open_reference`: once an attempt, on every worker. `join`: after it, around the rest.
-    e. `ingest`: once for each dataset, training data first, on every worker. `library_rows`: after it.
+    e. `ingest`: once for each dataset, training data first, on every worker. `library_rows`: after it. Where
+       `kept_bytes` says that matrices can be kept: `keep` after it, and in a later attempt `take_kept` in its place.
     f. `fit`: once an attempt, on every worker. `release`: once for each matrix, after it.
     """
 
@@ -216,6 +219,54 @@ class BinnedTrainer(Trainer):
             matrix: What `ingest` returned; an `ingest` that raises gives back for itself.
         """
 
+    def kept_bytes(self, config: Any, rows: int, features: int) -> int:
+        """Return about how many bytes a matrix takes on the disk; 0 where none can be kept. Called anywhere.
+
+        Args:
+            config: What `configure` or `with_profile` returned.
+            rows: Of the matrix.
+            features: Of the matrix.
+        """
+        return 0
+
+    def bins_depend_on(self, config: Any) -> Mapping[str, Any]:
+        """Return what matrices depend on beside rows, cut points and `MatrixSpec`, as plain values. On every worker.
+
+        Args:
+            config: What `with_profile` returned.
+        """
+        return {}
+
+    def keep(self, matrix: Any, folder: Path) -> None:
+        """Write a matrix into an empty folder. Called after `ingest`, on every worker, where `kept_bytes` is not 0.
+
+        Args:
+            matrix: What `ingest` returned.
+            folder: On the local disk.
+
+        Raises:
+            OSError: It cannot be written; training goes on.
+        """
+        raise TypeError(f"{type(self).__name__} says that matrices can be kept, and not how")
+
+    def take_kept(
+        self, context: WorkerContext, dataset: str, folder: Path, reader: MatrixReader, reference: Any, config: Any
+    ) -> Any:
+        """Return the matrix that `keep` wrote in an earlier attempt, as `ingest` would. Called in its place.
+
+        Args:
+            context: This worker.
+            dataset: Name of the dataset.
+            folder: Its files are as they were written.
+            reader: Yields the rows, for what is not kept; need not be read.
+            reference: What `open_reference` returned.
+            config: What `with_profile` returned.
+
+        Raises:
+            CacheError: The library does not take them; `ingest` is called.
+        """
+        raise TypeError(f"{type(self).__name__} says that matrices can be kept, and not how")
+
     def run_worker(
         self,
         context: WorkerContext,
@@ -229,18 +280,27 @@ class BinnedTrainer(Trainer):
         coverage = {}
         give_back_memory()
         opened = self.open_reference(reference, config, settings)
-        with self._released() as matrices, self.join(context, meeting) as connection:
+        with (
+            KeptShards(self, context, config, reference, settings.keep_bins) as kept,
+            self._released() as matrices,
+            self.join(context, meeting) as connection,
+        ):
             with measured(context, "ingest"):
                 for dataset in (TRAIN, *(name for name in shards if name != TRAIN)):
                     gapless = reference.gapless.get(dataset)
                     reader = MatrixReader(
                         shards[dataset], reference.spec, gapless=gapless is not None and gapless[context.rank]
                     )
+                    contents = reference.content.get(dataset)
+                    content = contents[context.rank] if contents else None
+                    if (taken := kept.take(dataset, reader, opened, content)) is not None:
+                        matrices[dataset], coverage[dataset] = taken
+                        continue
+                    begun = context.clock()
                     matrices[dataset] = self.ingest(context, dataset, reader, opened, config)
-                    content = reference.content.get(dataset)
-                    coverage[dataset] = reader.coverage(
-                        self.library_rows(matrices[dataset]), content[context.rank] if content else None
-                    )
+                    binned_seconds = context.clock() - begun
+                    coverage[dataset] = reader.coverage(self.library_rows(matrices[dataset]), content)
+                    kept.keep(dataset, reader, matrices[dataset], coverage[dataset], binned_seconds)
             # What decoding leaves in the allocators' pools would lie idle for as long as the fit lasts.
             give_back_memory()
             with measured(context, "fit"):

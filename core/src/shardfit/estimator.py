@@ -51,6 +51,8 @@ class BoosterEstimator:
         checkpoint_every_seconds: Keep one after so many seconds without, or None; seldomer where making them would take
             more than a fiftieth of the time.
         max_attempts: How often to try in all when workers are lost, 1 or more.
+        keep_bins: Whether workers keep what they have binned on their local disk, for an attempt after a loss: `auto`
+            what took a second or more to bin, `always`, or `never`.
         registry: Where plugins come from; the installed ones if None.
         observers: Called with every event of a run.
     """
@@ -68,6 +70,7 @@ class BoosterEstimator:
         max_attempts: int = 3,
         registry: Registry | None = None,
         observers: Sequence[EventSink] = (),
+        keep_bins: Literal["auto", "always", "never"] = "auto",
     ) -> None:
         self._trainer_name = trainer
         self._params = dict(params)
@@ -77,6 +80,7 @@ class BoosterEstimator:
         self._sharding = sharding
         self._every_rounds, self._every_seconds = checkpoint_every_rounds, checkpoint_every_seconds
         self._max_attempts = max_attempts
+        self._keep_bins = keep_bins
         self._registry = registry
         self._observers = tuple(observers)
         self._result: TrainResult | None = None
@@ -173,6 +177,7 @@ class BoosterEstimator:
             checkpoint_every_rounds=self._every_rounds,
             checkpoint_every_seconds=self._every_seconds,
             max_attempts=self._max_attempts,
+            keep_bins=self._keep_bins,
         )
         printer = [RoundPrinter(int(verbose_eval))] if verbose_eval else []
         self._cancellation = Cancellation()

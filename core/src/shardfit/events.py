@@ -118,6 +118,53 @@ class MemoryMeasured(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BinsKept(Event):
+    """A worker keeps what it has binned on its local disk, for an attempt that may follow.
+
+    Args:
+        worker: Rank.
+        dataset: Name of the dataset.
+        bytes: How many it wrote.
+        seconds: How long that took.
+    """
+
+    worker: int
+    dataset: str
+    bytes: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BinsTaken(Event):
+    """A worker has taken up what an earlier attempt had kept on its disk, instead of binning its shard again.
+
+    Args:
+        worker: Rank.
+        dataset: Name of the dataset.
+        rows: How many it holds.
+    """
+
+    worker: int
+    dataset: str
+    rows: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BinsRejected(Event):
+    """Bins could not be kept, or those that were kept could not be used; the shard is binned whenever it is needed.
+
+    Args:
+        worker: Rank.
+        dataset: Name of the dataset, or empty where all are meant.
+        reason: Why: no room, a damaged file.
+    """
+
+    worker: int
+    dataset: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MetricsReported(Event):
     """A round of training ended; sent by worker 0 only, the values hold for all.
 

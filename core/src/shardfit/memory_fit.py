@@ -6,10 +6,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Literal
 
+from shardfit.binned_trainer import BinnedTrainer
 from shardfit.data_shape import DataShape
 from shardfit.errors import InfeasibleRequestError
 from shardfit.memory_parts import core_parts
-from shardfit.memory_plan import MemoryPlan
+from shardfit.memory_plan import MemoryPart, MemoryPlan
 from shardfit.scaling import WorkerLayout
 from shardfit.trainer import Trainer
 
@@ -47,6 +48,22 @@ def memory_of(trainer: Trainer, config: Any, shape: DataShape, available: int = 
     """
     parts = core_parts(shape, profiles=trainer.profiles)
     return MemoryPlan.of([*parts, *trainer.estimate_memory(config, shape)], available)
+
+
+def with_kept_bins(memory: MemoryPlan, trainer: Trainer, config: Any, shape: DataShape) -> MemoryPlan:
+    """Return the plan with what the largest worker keeps of its bins on the local disk.
+
+    Args:
+        memory: Of that worker.
+        trainer: Says how large they are, if they can be kept.
+        config: As the trainer has chosen it.
+        shape: Size of the largest worker's shards.
+    """
+    if not isinstance(trainer, BinnedTrainer):
+        return memory
+    size = sum(trainer.kept_bytes(config, rows, shape.features) for rows in (shape.rows, shape.eval_rows) if rows)
+    why = "bins as they lie in memory, and labels, for an attempt after a loss"
+    return MemoryPlan.of([*memory.parts, MemoryPart("kept bins", size, why, ())], memory.available)
 
 
 def check_memory(check: MemoryCheck, plan: MemoryPlan, needed: Callable[[int], int], workers: int) -> tuple[str, ...]:

@@ -20,6 +20,9 @@ from shardfit.engines.losses import loss_event
 from shardfit.errors import ArtifactError, RunCancelledError, StaleAttemptError, WorkerLostError
 from shardfit.events import (
     ArtifactStored,
+    BinsKept,
+    BinsRejected,
+    BinsTaken,
     CheckpointFailed,
     CheckpointOffered,
     CheckpointStored,
@@ -35,9 +38,11 @@ from shardfit.events import (
 )
 from shardfit.file_parts import FilePart, PartSpool
 from shardfit.job import Job
+from shardfit.kept_bins import BinKeeping, forget_bins
 from shardfit.plain_values import plain_value
 from shardfit.presence import Presence, SignOfLife
-from shardfit.profile import LARGEST_EXACT_INTEGER, Profile
+from shardfit.profile import Profile
+from shardfit.profile.shard import value_warnings
 from shardfit.registry import Registry
 from shardfit.run_plan import RunPlan
 from shardfit.run_presence import presence_of
@@ -128,6 +133,7 @@ class Run:
         self._life = SignOfLife(store)
         self.phases: dict[str, float] = {}
         self.peak_memory: dict[str, int] = {}
+        self.bins: dict[str, int] = {}
         self.warnings: list[str] = []
         self.job, self._registry, self._store = job, registry, store
         self._observers = tuple(observers)
@@ -136,6 +142,7 @@ class Run:
         self._history: dict[str, dict[int, float]] = {name: dict(values) for name, values in earlier.items()}
         self._stored = ""
         self._spool = PartSpool()
+        self._drawn = os.urandom(_ENTROPY_BYTES).hex()
         self._told_lost = 0
         self._pieces: dict[int, dict[int, CheckpointOffered]] = {}
         self._plan: RunPlan | None = None
@@ -185,6 +192,7 @@ class Run:
             # A record that fails while the run fails must not hide why the run failed.
             with contextlib.suppress(Exception) if kind is not None else contextlib.nullcontext():
                 if not isinstance(value, StaleAttemptError):
+                    forget_bins(self.run_id)
                     save_record(self._store, self._record(status, message))
                 recorded = True
         finally:
@@ -198,6 +206,13 @@ class Run:
             yield
         finally:
             self.phases[name] = self.phases.get(name, 0.0) + self._clock() - begun
+
+    def bin_keeping(self, plan: RunPlan) -> BinKeeping | None:
+        """Return for whom the workers of this attempt keep what they bin; None to keep nothing."""
+        if self.job.keep_bins == "never":
+            return None
+        plans = {name: dataset.shard_plan.digest for name, dataset in plan.datasets.items()}
+        return BinKeeping(self.run_id, plans, self._drawn, always=self.job.keep_bins == "always")
 
     def emit(self, event: Event) -> None:
         """Pass an event to every observer."""
@@ -222,6 +237,10 @@ class Run:
             return
         if isinstance(event, WorkerLost):
             self._told_lost = self.attempt
+        if isinstance(event, BinsKept | BinsTaken | BinsRejected):
+            self.bins[event.name] = self.bins.get(event.name, 0) + 1
+        if isinstance(event, BinsRejected):
+            self._warn([f"Worker {event.worker}, {event.reason}"])
         if isinstance(event, MemoryMeasured):
             self.peak_memory[event.phase] = max(event.peak_bytes, self.peak_memory.get(event.phase, 0))
         if isinstance(event, MetricsReported):
@@ -263,18 +282,7 @@ class Run:
         """
         self._plan = plan
         self._warn(plan.warnings)
-        names = plan.roles.features if profile.sparse is None else ()
-        found = [
-            f"{name}: {count:,} whole numbers from {LARGEST_EXACT_INTEGER:,} on are rounded to float32; neighbours may "
-            "become equal."
-            for name, count in zip(names, profile.beyond_float32.tolist(), strict=True)
-            if count
-        ]
-        found += [
-            f"{name}: every value is missing."
-            for name, missing in zip(names, profile.missing.tolist(), strict=True)
-            if missing == profile.rows and name not in profile.categories
-        ]
+        found = value_warnings(profile, plan.roles)
         self._warn(found)
         self.emit(ProfileMade(rows=profile.rows, sample_rows=len(profile.sample_ids), warnings=tuple(found)))
 
@@ -386,6 +394,7 @@ class Run:
             coverage={name: str(part.handed) for name, part in result.coverage.items()} if result else {},
             phases=dict(self.phases),
             peak_memory=dict(self.peak_memory),
+            bins=dict(self.bins),
             model_address=result.model_address if result else "",
             resume=asdict(self._presence) if self._presence.trainer and not result else {},
         )

@@ -15,7 +15,7 @@ from shardfit.data_shape import DataShape
 from shardfit.errors import DataError, EmptyDataError, InvalidArgumentError, SchemaMismatchError, UnsupportedTypeError
 from shardfit.groups import build_group_index
 from shardfit.job import Job
-from shardfit.memory_fit import check_memory, memory_of, plan_memory
+from shardfit.memory_fit import check_memory, memory_of, plan_memory, with_kept_bins
 from shardfit.memory_plan import MemoryPlan
 from shardfit.profile import Profile
 from shardfit.registry import Registry
@@ -337,6 +337,7 @@ def _memory(
 ) -> tuple[Any, WorkerLayout, MemoryPlan, tuple[str, ...]]:
     trainer.check_shape(config, shape)
     chosen, layout, memory = plan_memory(trainer, config, layout, shape)
+    memory = memory if job.keep_bins == "never" else with_kept_bins(memory, trainer, chosen, shape)
 
     def needed(workers: int) -> int:
         less = shape.for_workers(workers, layout.workers)

@@ -42,6 +42,7 @@ class RunRecord:
         coverage: Dataset name -> digest of the rows that were used, as text.
         phases: Phase -> seconds.
         peak_memory: Phase of the workers -> most bytes that any of them had; `plan` has what was planned.
+        bins: `BinsKept`, `BinsTaken`, `BinsRejected` -> how often; see the events of these names.
         model_address: Where the model is published, or empty.
         resume: What `resume_run` goes on from: the fields of a `Presence`; empty where no plan was ever made.
     """
@@ -60,6 +61,7 @@ class RunRecord:
     coverage: Mapping[str, str] = field(default_factory=dict)
     phases: Mapping[str, float] = field(default_factory=dict)
     peak_memory: Mapping[str, int] = field(default_factory=dict)
+    bins: Mapping[str, int] = field(default_factory=dict)
     model_address: str = ""
     resume: Mapping[str, Any] = field(default_factory=dict)
 

@@ -121,6 +121,7 @@ def train_attempt(run: Run, plan: RunPlan, workers: WorkerGroup, known: KnownPro
             plan = plan_profiled(plan, made.config, made.profile, sum(map(len, made.reference.cut_points)))
             run.profiled(made.profile, plan)
             config, settings = plan.config, replace(settings, reference=made.reference)
+            settings = replace(settings, keep_bins=run.bin_keeping(plan))
         del made  # Its sample would take memory for as long as training lasts.
     shared = [workers.share(value) for value in (plan.trainer, config, settings)]
     with run.phase("train"), plan.trainer.rendezvous(workers) as meeting:

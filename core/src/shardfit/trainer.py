@@ -15,6 +15,7 @@ from shardfit.columns import ColumnRoles
 from shardfit.coverage import DatasetCoverage
 from shardfit.data_shape import DataShape
 from shardfit.engine import WorkerContext, WorkerGroup
+from shardfit.kept_bins import BinKeeping
 from shardfit.memory_plan import MemoryPart
 from shardfit.scaling import WorkerLayout
 from shardfit.shard_reader import ShardReader
@@ -50,6 +51,7 @@ class RunSettings:
         resume: The checkpoint to go on from, or None.
         reference: For a `BinnedTrainer`, the bins that every matrix is made with; else None.
         fragments: Dataset name -> all its fragments, in global row order, where `Trainer.deals_rows`; else empty.
+        keep_bins: For whom workers keep what they have binned; None to keep nothing.
     """
 
     roles: ColumnRoles
@@ -59,6 +61,7 @@ class RunSettings:
     resume: Checkpoint | None = None
     reference: Any = None
     fragments: Mapping[str, Sequence[Fragment]] = field(default_factory=dict, repr=False)
+    keep_bins: BinKeeping | None = None
 
 
 @dataclass(frozen=True, slots=True)

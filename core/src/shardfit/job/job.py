@@ -121,6 +121,8 @@ class Job(BaseModel):
             more than a fiftieth of the time; None or 0 for never.
         max_attempts: How often to try in all when workers are lost, 1 or more.
         memory_check: What to do where the memory plan needs more than a worker has: `refuse`, `warn` or `off`.
+        keep_bins: Whether workers keep what they have binned on their local disk, for an attempt after a loss: `auto`
+            what took a second or more to bin, `always`, or `never`.
 
     Raises:
         InvalidJobError: A key is unknown or has a value that cannot be used; names the key, the value, and for
@@ -147,6 +149,7 @@ class Job(BaseModel):
     checkpoint_every_seconds: Annotated[float | None, Field(gt=0), BeforeValidator(_off)] = 10.0
     max_attempts: _Whole = Field(3, ge=1)
     memory_check: Literal["refuse", "warn", "off"] = "refuse"
+    keep_bins: Literal["auto", "always", "never"] = "auto"
 
     # Hidden from type checkers, which know the keywords from the fields.
     if not TYPE_CHECKING:

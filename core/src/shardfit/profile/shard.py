@@ -14,7 +14,7 @@ from shardfit.casts import CategoryValue, ColumnCast, cast_to_float32, distinct_
 from shardfit.columns import ColumnRoles
 from shardfit.errors import InvalidValueError
 from shardfit.matrix_reader import MatrixSpec, digest_content
-from shardfit.profile import Profile, ProfileBuilder, SampleSpec
+from shardfit.profile import LARGEST_EXACT_INTEGER, Profile, ProfileBuilder, SampleSpec
 from shardfit.shard_reader import ShardBatch, ShardReader
 from shardfit.sparse import SparseRows
 
@@ -100,6 +100,27 @@ def check_weights(dataset: str, profile: Profile, roles: ColumnRoles) -> None:
             f"found 0.0 in each of {profile.rows:,} rows",
             "At least one row needs a positive weight.",
         )
+
+
+def value_warnings(profile: Profile, roles: ColumnRoles) -> list[str]:
+    """Return what the values of the training data give cause to warn about, a sentence each. Called on the driver.
+
+    Args:
+        profile: Of the whole training data.
+        roles: Resolved column roles.
+    """
+    names = roles.features if profile.sparse is None else ()
+    found = [
+        f"{name}: {count:,} whole numbers from {LARGEST_EXACT_INTEGER:,} on are rounded to float32; neighbours may "
+        "become equal."
+        for name, count in zip(names, profile.beyond_float32.tolist(), strict=True)
+        if count
+    ]
+    return found + [
+        f"{name}: every value is missing."
+        for name, missing in zip(names, profile.missing.tolist(), strict=True)
+        if missing == profile.rows and name not in profile.categories
+    ]
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from shardfit.columns import ColumnRoles
 from shardfit.estimator import BoosterEstimator, BoosterScalingConfig, column_names, with_arguments
@@ -42,6 +42,8 @@ class LightGBMEstimator(BoosterEstimator):
         checkpoint_every_seconds: Keep one after so many seconds without, or None; seldomer where making them would take
             more than a fiftieth of the time.
         max_attempts: How often to try in all when workers are lost, 1 or more.
+        keep_bins: Whether workers keep what they have binned on their local disk, for an attempt after a loss: `auto`
+            what took a second or more to bin, `always`, or `never`.
         registry: Where plugins come from; the installed ones if None.
         observers: Called with every event of a run.
     """
@@ -62,6 +64,7 @@ class LightGBMEstimator(BoosterEstimator):
         checkpoint_every_rounds: int | None = None,
         checkpoint_every_seconds: float | None = 10.0,
         max_attempts: int = 3,
+        keep_bins: Literal["auto", "always", "never"] = "auto",
         registry: Registry | None = None,
         observers: Sequence[EventSink] = (),
     ) -> None:
@@ -84,6 +87,7 @@ class LightGBMEstimator(BoosterEstimator):
             max_attempts,
             registry,
             observers,
+            keep_bins,
         )
 
     def fit(

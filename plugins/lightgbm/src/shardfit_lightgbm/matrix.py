@@ -159,7 +159,7 @@ class _Rows(lgb.Sequence):  # type: ignore[misc]
         self._labels = np.empty(reader.rows, dtype=np.float32)
         self._weights = None if roles.weight is None else np.empty(reader.rows, dtype=np.float32)
         self._starts = None if roles.group is None else np.empty(reader.rows, dtype=bool)
-        self._scores = self._empty_scores()
+        self._scores = empty_scores(reader, reference, config)
 
     def __len__(self) -> int:
         return self._length
@@ -209,7 +209,7 @@ class _Rows(lgb.Sequence):  # type: ignore[misc]
             weights = self._weights[part]
             data.set_field("weight", not_all_zero(weights) if objective.name == "cross_entropy" else weights)
         if self._scores is not None:
-            data.set_field("init_score", np.ascontiguousarray(self._scores[part].T).reshape(-1))
+            set_scores(data, self._scores[part])
         if self._starts is not None:
             bounds = np.append(np.flatnonzero(self._starts[part]), rows)
             data.set_group(np.diff(bounds))
@@ -235,29 +235,48 @@ class _Rows(lgb.Sequence):  # type: ignore[misc]
         if self._starts is not None and batch.group_starts is not None:
             self._starts[part] = batch.group_starts[:taken]
         if self._scores is not None:
-            self._scores[part] = self._start_of(batch)[:taken]
+            self._scores[part] = start_of(batch, self._reference, self._config)[:taken]
         self.pushed += taken
 
-    def _empty_scores(self) -> Float64Array | None:
-        config, roles = self._config, self._reader.spec.roles
-        # Without scores, LightGBM starts a tree that cannot be split from its own average of one machine.
-        if config.objective.start == "zero" and not (roles.base_margin or self._reference.earlier):
-            return None
-        return np.empty((self._reader.rows, config.objective.classes))
 
-    def _start_of(self, batch: MatrixBatch) -> Float64Array:
-        """Return the raw scores that rows start from; float64, shape [rows, classes]."""
-        rows, classes = len(batch.row_ids), self._config.objective.classes
-        scores = np.zeros((rows, classes))
-        if batch.base_margin is not None:
-            scores += batch.base_margin.reshape(rows, classes)
-        elif self._config.initial_scores:
-            scores += self._config.initial_scores
-        if (earlier := self._reference.earlier) is not None:
-            predicted = earlier.predict(batch.features, raw_score=True, num_iteration=-1).reshape(rows, classes)
-            # The initial scores are in the leaves of the earlier model; those that a column gives are not.
-            scores = predicted if batch.base_margin is None else predicted + scores
-        return scores
+def empty_scores(reader: MatrixReader, reference: LibraryReference, config: LightGBMConfig) -> Float64Array | None:
+    """Return room for the raw scores that the rows of a shard start from, or None where LightGBM needs none.
+
+    Args:
+        reader: Of the shard.
+        reference: Has the model to go on from.
+        config: Completed with the profile.
+    """
+    # Without scores, LightGBM starts a tree that cannot be split from its own average of one machine.
+    if config.objective.start == "zero" and not (reader.spec.roles.base_margin or reference.earlier):
+        return None
+    return np.empty((reader.rows, config.objective.classes))
+
+
+def start_of(batch: MatrixBatch, reference: LibraryReference, config: LightGBMConfig) -> Float64Array:
+    """Return the raw scores that rows start from; float64, shape [rows, classes].
+
+    Args:
+        batch: The rows.
+        reference: Has the model to go on from.
+        config: Completed with the profile.
+    """
+    rows, classes = len(batch.row_ids), config.objective.classes
+    scores = np.zeros((rows, classes))
+    if batch.base_margin is not None:
+        scores += batch.base_margin.reshape(rows, classes)
+    elif config.initial_scores:
+        scores += config.initial_scores
+    if (earlier := reference.earlier) is not None:
+        predicted = earlier.predict(batch.features, raw_score=True, num_iteration=-1).reshape(rows, classes)
+        # The initial scores are in the leaves of the earlier model; those that a column gives are not.
+        scores = predicted if batch.base_margin is None else predicted + scores
+    return scores
+
+
+def set_scores(data: Any, scores: Float64Array) -> None:
+    """Give a Dataset the raw scores that its rows start from; float64, shape [rows, classes]."""
+    data.set_field("init_score", np.ascontiguousarray(scores.T).reshape(-1))
 
 
 def _without(batch: MatrixBatch, rows: int) -> MatrixBatch:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ from shardfit.metrics.ranking import RankingMetric
 from shardfit.profile import Profile
 from shardfit.scaling import WorkerLayout
 from shardfit.trainer import Checkpoint, RunSettings
-from shardfit_lightgbm import matrix, memory
+from shardfit_lightgbm import kept_matrix, matrix, memory
 from shardfit_lightgbm.boosting import BoostingLoop
 from shardfit_lightgbm.config import LightGBMConfig, configure
 from shardfit_lightgbm.direction import direction
@@ -151,6 +152,30 @@ class LightGBMTrainer(BinnedTrainer):
     def library_rows(self, matrix: matrix.ShardMatrix) -> int:
         """Return what LightGBM counts."""
         return matrix.library_rows
+
+    def kept_bytes(self, config: LightGBMConfig, rows: int, features: int) -> int:
+        """Return what LightGBM's binary file takes, and what lies beside it."""
+        return kept_matrix.kept_bytes(config, rows, features)
+
+    def bins_depend_on(self, config: LightGBMConfig) -> Mapping[str, Any]:
+        """Return the parameters, and what labels are changed for."""
+        return kept_matrix.bins_depend_on(config)
+
+    def keep(self, matrix: matrix.ShardMatrix, folder: Path) -> None:
+        """Write LightGBM's binary files."""
+        kept_matrix.keep(matrix, folder)
+
+    def take_kept(
+        self,
+        context: WorkerContext,
+        dataset: str,
+        folder: Path,
+        reader: MatrixReader,
+        reference: matrix.LibraryReference,
+        config: LightGBMConfig,
+    ) -> matrix.ShardMatrix:
+        """Read them."""
+        return kept_matrix.take_kept(context, folder, reader, reference, config)
 
     def fit(
         self,

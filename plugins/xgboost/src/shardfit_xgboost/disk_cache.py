@@ -16,12 +16,12 @@ from typing import Any, Self
 import xgboost as xgb
 
 from shardfit.errors import CacheError
+from shardfit.local_disk import scratch_folder
 
 PREFIX = "shardfit-cache-"
 _LOCK = "lock"
 # What must stay free beside what is about to be written, since others write to the same disk.
 _MARGIN = 4 * 2**20
-_RAM_DISKS = {"tmpfs", "ramfs"}
 # Removes the folder when this process is gone, however it went: the pipe that it reads from closes then.
 _GUARD = 'read -r _; rm -rf -- "$1"'
 
@@ -61,7 +61,7 @@ class DiskCache:
         Raises:
             CacheError: The folder cannot be made.
         """
-        base = Path(folder) if folder is not None else default_folder()
+        base = Path(folder) if folder is not None else scratch_folder()
         try:
             base.mkdir(parents=True, exist_ok=True)
             remove_remnants(base)
@@ -154,12 +154,6 @@ class DiskCache:
         self.close()
 
 
-def default_folder() -> Path:
-    """Return this machine's folder for temporary files; `/var/tmp` where the usual one is held in memory."""
-    usual, other = Path(tempfile.gettempdir()), Path("/var") / "tmp"
-    return other if _is_ram_disk(usual) and other.is_dir() and not _is_ram_disk(other) else usual
-
-
 def remove_remnants(base: Path) -> int:
     """Remove the caches in `base` whose process is gone, and return how many.
 
@@ -180,15 +174,6 @@ def _take_lock(file: Any) -> None:
     import fcntl
 
     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-
-def _is_ram_disk(folder: Path) -> bool:
-    try:
-        mounts = [line.split()[1:3] for line in Path("/proc/mounts").read_text().splitlines()]
-    except OSError:
-        return False
-    above = [(len(point), kind) for point, kind in mounts if folder.resolve().is_relative_to(point)]
-    return max(above, default=(0, ""))[1] in _RAM_DISKS
 
 
 def _reason(error: OSError) -> str:

@@ -1,0 +1,213 @@
+"""Binned shards on the local disk, so that an attempt after a loss takes up what the one before has binned.
+
+They lie in `<scratch folder>/shardfit-bins-<user>/<run>/<shard plans>/<key>/`: what the trainer has written, and a
+manifest, which comes last. A worker holds the folder of its run with a shared lock for as long as it lives; whoever
+comes next removes the folders of other runs that nobody holds.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from shardfit.errors import CacheError
+from shardfit.local_disk import own_folder
+from shardfit.stores.files import locked, remove_unlocked
+
+NAME = "shardfit-bins"
+_MANIFEST = "manifest.json"
+_RESERVED = "reserved"
+
+
+@dataclass(frozen=True)
+class BinKeeping:
+    """For whom workers keep what they have binned. Made for each attempt, on the driver; sent to every worker.
+
+    Args:
+        run_id: Bins are kept for later attempts of this run only.
+        plans: Dataset name -> digest of its shard plan.
+        driver: Drawn by each driver. Data that cannot be recognised again is the same for one driver only.
+        always: Whether also what takes little time to bin is kept.
+    """
+
+    run_id: str
+    plans: Mapping[str, str]
+    driver: str
+    always: bool = False
+
+    @cached_property
+    def place(self) -> str:
+        """Name of the folder for these shard plans."""
+        return hashlib.sha256(json.dumps(dict(self.plans), sort_keys=True).encode()).hexdigest()[:32]
+
+
+class KeptBins:
+    """What this machine keeps for a run, held by this process until `close`.
+
+    Args:
+        keeping: For whom.
+
+    Raises:
+        OSError: There is no place for it.
+    """
+
+    def __init__(self, keeping: BinKeeping) -> None:
+        self._root = own_folder(NAME)
+        for folder in _folders(self._root):
+            if folder.name != keeping.run_id:
+                remove_unlocked(folder)
+        self._run = folder_of(self._root, keeping.run_id)
+        self._lock = _hold(self._run)
+        # Shards of another world, which nobody has any more.
+        for folder in _folders(self._run):
+            if folder.name != keeping.place:
+                shutil.rmtree(folder, ignore_errors=True)
+        self._place = self._run / keeping.place
+        self._place.mkdir(mode=0o700, exist_ok=True)
+
+    def take(self, key: str) -> tuple[Path, dict[str, Any]] | None:
+        """Return the folder that is kept under `key` and the facts with it; None where there is none.
+
+        Raises:
+            CacheError: It is not as it was written.
+        """
+        folder = self._place / key
+        return (folder, _checked(folder)) if folder.is_dir() else None
+
+    def keep(self, key: str, needed: int, write: Callable[[Path], None], facts: Mapping[str, Any]) -> int:
+        """Keep what `write` writes into a folder, as a whole or not at all; return its bytes.
+
+        Half of what is free, and of what is kept there already, is the most that all runs together may take.
+
+        Args:
+            key: Names it.
+            needed: About how many bytes it is.
+            write: Called with an empty folder.
+            facts: Plain values that `take` returns.
+
+        Raises:
+            CacheError: It does not fit.
+            OSError: It cannot be written.
+        """
+        making = self._place / f".{uuid.uuid4().hex}"
+        making.mkdir(mode=0o700)
+        try:
+            self._reserve(making / _RESERVED, needed)
+            write(making)
+            (making / _RESERVED).unlink()
+            files = {path.name: [path.stat().st_size, _sha256(path)] for path in sorted(making.iterdir())}
+            # Nothing waits for the disk: what a machine that lost its power had not yet written fails its digest.
+            content = json.dumps({"files": files, "facts": dict(facts)})
+            (making / _MANIFEST).write_text(f"{_sha256_of(content)}\n{content}")
+            making.rename(self._place / key)
+        finally:
+            shutil.rmtree(making, ignore_errors=True)
+        return sum(size for size, _ in files.values())
+
+    def remove(self, key: str) -> None:
+        """Remove what is kept under `key`, if anything is."""
+        shutil.rmtree(self._place / key, ignore_errors=True)
+
+    def close(self) -> None:
+        """Let go of it. Folders without content go."""
+        for folder in (self._place, self._run):
+            with suppress(OSError):
+                folder.rmdir()
+        os.close(self._lock)
+
+    def _reserve(self, path: Path, needed: int) -> None:
+        """Make an empty file of the size needed, so that every process counts it, unless it does not fit."""
+        with locked(self._root / ".lock"):
+            sizes = list(_sizes(self._root))
+            promised, written = sum(size.st_size for size in sizes), sum(size.st_blocks * 512 for size in sizes)
+            budget = (shutil.disk_usage(self._root).free + written) // 2
+            if promised + needed > budget:
+                raise CacheError(
+                    f"keeping {needed:,} bytes of bins in {os.fspath(self._root)!r}",
+                    f"{promised:,} bytes are kept there, and half of what the disk has is {budget:,}",
+                    "They are binned again after a loss.",
+                )
+            with path.open("xb") as file:
+                file.truncate(needed)
+
+
+def forget_bins(run_id: str) -> None:
+    """Remove what this machine keeps for a run, whoever holds it. Called on the driver, when the run is over."""
+    with suppress(OSError):
+        shutil.rmtree(folder_of(own_folder(NAME), run_id), ignore_errors=True)
+
+
+def folder_of(root: Path, run_id: str) -> Path:
+    """Return the folder of a run.
+
+    Raises:
+        CacheError: Its identifier is no name of a folder.
+    """
+    if run_id in ("", ".", "..") or Path(run_id).name != run_id:
+        raise CacheError(f"keeping bins of run {run_id!r}", "its identifier is no name of a folder")
+    return root / run_id
+
+
+def _hold(folder: Path) -> int:
+    while True:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        # Another process may come between making it and locking it, and remove it.
+        with suppress(FileNotFoundError):
+            descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+            fcntl.flock(descriptor, fcntl.LOCK_SH)
+            with suppress(FileNotFoundError):
+                if os.path.samestat(folder.stat(), os.fstat(descriptor)):
+                    return descriptor
+            os.close(descriptor)
+
+
+def _checked(folder: Path) -> dict[str, Any]:
+    asked = f"taking up the bins in {os.fspath(folder)!r}"
+    try:
+        digest, _, content = (folder / _MANIFEST).read_text().partition("\n")
+        if digest != _sha256_of(content):
+            raise CacheError(asked, "its manifest has another digest than when it was written")
+        manifest = json.loads(content)
+        files, facts = manifest["files"], dict(manifest["facts"])
+        if sorted(path.name for path in folder.iterdir()) != sorted([*files, _MANIFEST]):
+            raise CacheError(asked, "its files are not those of its manifest")
+        for name, (size, digest) in files.items():
+            if (found := (folder / name).stat().st_size) != size:
+                raise CacheError(asked, f"{name!r} has {found:,} bytes where {size:,} were written")
+            if _sha256(folder / name) != digest:
+                raise CacheError(asked, f"{name!r} has another digest than when it was written")
+    except CacheError:
+        raise
+    except (OSError, ValueError) as error:
+        raise CacheError(asked, f"it cannot be read: {error!r}") from error
+    return facts
+
+
+def _sha256_of(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _folders(folder: Path) -> list[Path]:
+    return [path for path in folder.iterdir() if path.is_dir() and not path.is_symlink()]
+
+
+def _sizes(root: Path) -> Iterator[os.stat_result]:
+    for path in root.rglob("*"):
+        with suppress(FileNotFoundError):
+            if path.is_file():
+                yield path.stat()

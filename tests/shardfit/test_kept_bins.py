@@ -1,0 +1,205 @@
+"""What is kept of binned shards is whole or not there, within its budget, and gone when its run is."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from shardfit import kept_shards
+from shardfit.binned_trainer import BinReference
+from shardfit.casts import CategoryMap, ColumnCast
+from shardfit.columns import ColumnRoles
+from shardfit.engine import WorkerContext
+from shardfit.errors import CacheError
+from shardfit.kept_bins import NAME, BinKeeping, KeptBins, forget_bins
+from shardfit.kept_shards import shard_key
+from shardfit.local_disk import own_folder
+from shardfit.matrix_reader import MatrixReader, MatrixSpec
+from shardfit.scaling import WorkerSlot
+from shardfit.shard_plan import FragmentSlice, Shard
+from shardfit.shard_reader import ShardReader
+from shardfit.source import Fragment
+
+KEEPING = BinKeeping("run-1", {"train": "digest"}, "driver")
+CONTENT = b"bins" * 1000
+
+
+@pytest.fixture(autouse=True)
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    return own_folder(NAME)
+
+
+@pytest.fixture
+def kept() -> Iterator[KeptBins]:
+    bins = KeptBins(KEEPING)
+    yield bins
+    bins.close()
+
+
+def write(folder: Path) -> None:
+    (folder / "data.bin").write_bytes(CONTENT)
+
+
+def test_what_is_kept_is_taken_up_as_it_was(kept: KeptBins, root: Path) -> None:
+    assert kept.take("key") is None
+    assert kept.keep("key", 5_000, write, {"rows": 3}) == len(CONTENT)
+    found = KeptBins(KEEPING).take("key")
+    assert found is not None
+    assert ((found[0] / "data.bin").read_bytes(), found[1]) == (CONTENT, {"rows": 3})
+    assert oct(root.stat().st_mode & 0o777) == "0o700"
+
+
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        (lambda folder: (folder / "data.bin").write_bytes(CONTENT[:-1]), "has 3,999 bytes where 4,000 were written"),
+        (lambda folder: (folder / "data.bin").write_bytes(b"x" + CONTENT[1:]), "another digest"),
+        (lambda folder: (folder / "data.bin").unlink(), "are not those of its manifest"),
+        (lambda folder: (folder / "more.bin").touch(), "are not those of its manifest"),
+        (lambda folder: (folder / "manifest.json").unlink(), "cannot be read"),
+        (lambda folder: (folder / "manifest.json").write_text("{}"), "manifest has another digest"),
+    ],
+)
+def test_what_is_damaged_is_not_taken_up(kept: KeptBins, damage: Callable[[Path], Any], told: str, root: Path) -> None:
+    kept.keep("key", 5_000, write, {})
+    damage(next(root.glob("*/*/key")))
+    with pytest.raises(CacheError, match=told):
+        kept.take("key")
+
+
+def test_what_breaks_off_while_it_is_written_leaves_nothing(kept: KeptBins, root: Path) -> None:
+    def breaks_off(folder: Path) -> None:
+        write(folder)
+        raise OSError("the disk is gone")
+
+    with pytest.raises(OSError, match="the disk is gone"):
+        kept.keep("key", 5_000, breaks_off, {})
+    assert kept.take("key") is None
+    assert not [path for path in root.rglob("*") if path.is_file() and path.name != ".lock"]
+
+
+def test_no_more_than_half_of_the_disk_is_taken(kept: KeptBins, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept.keep("first", 5_000, write, {})
+    written = sum(path.stat().st_blocks * 512 for path in root.rglob("*") if path.is_file())
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=30_000 - written))
+    kept.keep("second", 5_000, write, {})
+    with pytest.raises(CacheError, match=r"keeping 8,000 bytes of bins .* half of what the disk has is 15,000"):
+        kept.keep("third", 8_000, write, {})
+    assert kept.take("third") is None
+
+
+def test_left_overs_of_dead_runs_go_and_those_of_the_living_stay(kept: KeptBins, root: Path) -> None:
+    kept.keep("key", 5_000, write, {})
+    other = KeptBins(replace(KEEPING, run_id="run-2"))
+    assert sorted(folder.name for folder in root.iterdir() if folder.is_dir()) == ["run-1", "run-2"]
+    other.keep("key", 5_000, write, {})
+    other.close()
+    # As a process that is killed: nothing is cleaned up, and its lock is free.
+    assert (root / "run-2").is_dir()
+    KeptBins(KEEPING).close()
+    assert [folder.name for folder in root.iterdir() if folder.is_dir()] == ["run-1"]
+
+
+def test_shards_of_another_world_go_when_their_run_has_a_new_one(kept: KeptBins) -> None:
+    kept.keep("key", 5_000, write, {})
+    resized = KeptBins(replace(KEEPING, plans={"train": "another"}))
+    assert resized.take("key") is None
+    resized.close()
+    assert KeptBins(KEEPING).take("key") is None
+
+
+def test_when_the_run_is_over_its_driver_removes_what_is_left(kept: KeptBins, root: Path) -> None:
+    kept.keep("key", 5_000, write, {})
+    forget_bins("../run-1")
+    assert (root / "run-1").is_dir()
+    forget_bins("run-1")
+    assert not (root / "run-1").exists()
+
+
+@pytest.mark.parametrize("kind", ["open", "link"])
+def test_a_folder_that_others_can_reach_is_not_used(root: Path, kind: str) -> None:
+    root.chmod(0o777)
+    if kind == "link":
+        root.rename(root.with_name("elsewhere"))
+        root.symlink_to(root.with_name("elsewhere"))
+    with pytest.raises(PermissionError, match="another user's, a link, or open to others"):
+        KeptBins(KEEPING)
+
+
+ROLES = ColumnRoles(("a", "b"), ("y",), categorical=("b",))
+CASTS = tuple(ColumnCast(name, "float", "number") for name in ("a", "b", "y"))
+SPEC = MatrixSpec(ROLES, CASTS, {"b": CategoryMap("b", ("x", "y"))}, 255)
+FRAGMENT = Fragment("file:rows.parquet", 0, 100, version="1")
+POINTS = (np.arange(3, dtype=np.float32), np.arange(2, dtype=np.float32))
+
+
+def key(**changes: Any) -> str:
+    fragment = replace(FRAGMENT, **changes.pop("fragment", {}))
+    piece = replace(FragmentSlice(fragment, 0, 10, 20, 10), **changes.pop("piece", {}))
+    shard = ShardReader("train", SimpleNamespace(), Shard(1, (piece,), 100), changes.pop("columns", ROLES.all), 10)  # type: ignore[arg-type]
+    spec = replace(SPEC, **changes.pop("spec", {}))
+    points = changes.pop("points", POINTS)
+    slot = WorkerSlot(changes.pop("rank", 1), "node", 1)
+    context = WorkerContext(slot.rank, changes.pop("world", 2), slot)
+    dataset, depends = changes.pop("dataset", "train"), changes.pop("depends", {"max_bin": 255})
+    keeping = BinKeeping("run", {"train": "plan", "held": "plan"}, "driver")
+    keeping = replace(keeping, **changes.pop("keeping", {}))
+    assert not changes
+    reference = BinReference(spec, points, {"train": (1, 2)})
+    return shard_key(keeping, context, dataset, MatrixReader(shard, spec), reference, depends)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"fragment": {"version": "2"}},
+        {"fragment": {"uri": "file:others.parquet"}},
+        {"fragment": {"index": 1}},
+        {"fragment": {"rows": 101}},
+        {"fragment": {"position": (8,)}},
+        {"piece": {"start": 11}},
+        {"piece": {"stop": 21}},
+        {"piece": {"first_row": 11}},
+        {"columns": ("a", "b", "y", "w")},
+        {"spec": {"missing": -999.0}},
+        {"spec": {"max_bin": 254}},
+        {"spec": {"categories": {"b": CategoryMap("b", ("x", "z"))}}},
+        {"spec": {"casts": (*CASTS[:2], ColumnCast("y", "date32", "date"))}},
+        {"spec": {"roles": replace(ROLES, weight="w")}},
+        {"points": (POINTS[0] + np.float32(1e-6), POINTS[1])},
+        {"points": (np.arange(4, dtype=np.float32), POINTS[1][1:])},
+        {"rank": 0},
+        {"world": 3},
+        {"dataset": "held"},
+        {"depends": {"max_bin": 255, "use_missing": False}},
+        {"keeping": {"plans": {"train": "another"}}},
+    ],
+    ids=repr,
+)
+def test_whatever_bins_follow_from_changes_their_key(changes: dict[str, Any]) -> None:
+    assert key() == key()
+    assert key(**changes) != key()
+
+
+def test_versions_and_byte_order_change_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = key()
+    monkeypatch.setattr(kept_shards, "installed_versions", lambda: {"lightgbm": "0"})
+    older = key()
+    monkeypatch.setattr(sys, "byteorder", "big")
+    assert len({before, older, key()}) == 3
+
+
+def test_data_that_cannot_be_recognised_is_kept_for_one_driver_only() -> None:
+    later = {"driver": "another"}
+    assert key(keeping=later) == key()
+    assert key(keeping=later, fragment={"version": ""}) != key(fragment={"version": ""})
