@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 import tempfile
@@ -50,6 +51,15 @@ def write(folder: Path) -> None:
     (folder / "data.bin").write_bytes(CONTENT)
 
 
+def disk_of(size: int, root: Path) -> Callable[[Path], SimpleNamespace]:
+    def usage(path: Path) -> SimpleNamespace:
+        return SimpleNamespace(
+            free=size - sum(file.stat().st_blocks * 512 for file in root.rglob("*") if file.is_file())
+        )
+
+    return usage
+
+
 def test_what_is_kept_is_taken_up_as_it_was(kept: KeptBins, root: Path) -> None:
     assert kept.take("key") is None
     assert kept.keep("key", 5_000, write, {"rows": 3}) == len(CONTENT)
@@ -89,9 +99,8 @@ def test_what_breaks_off_while_it_is_written_leaves_nothing(kept: KeptBins, root
 
 
 def test_no_more_than_half_of_the_disk_is_taken(kept: KeptBins, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", disk_of(30_000, root))
     kept.keep("first", 5_000, write, {})
-    written = sum(path.stat().st_blocks * 512 for path in root.rglob("*") if path.is_file())
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=30_000 - written))
     kept.keep("second", 5_000, write, {})
     with pytest.raises(CacheError, match=r"keeping 8,000 bytes of bins .* half of what the disk has is 15,000"):
         kept.keep("third", 8_000, write, {})
@@ -104,9 +113,25 @@ def test_left_overs_of_dead_runs_go_and_those_of_the_living_stay(kept: KeptBins,
     assert sorted(folder.name for folder in root.iterdir() if folder.is_dir()) == ["run-1", "run-2"]
     other.keep("key", 5_000, write, {})
     other.close()
-    # As a process that is killed: nothing is cleaned up, and its lock is free.
-    assert (root / "run-2").is_dir()
+    # As a process that is killed: nothing is cleaned up, and its lock is free. Its run may go on in a moment.
     KeptBins(KEEPING).close()
+    KeptBins(replace(KEEPING, run_id="run-2")).close()
+    assert not (root / "run-2" / "left").exists()
+    KeptBins(KEEPING).close()
+    assert (root / "run-2" / "left").exists()
+    os.utime(root / "run-2" / "left", (0, 0))
+    KeptBins(KEEPING).close()
+    assert [folder.name for folder in root.iterdir() if folder.is_dir()] == ["run-1"]
+
+
+def test_what_is_left_goes_at_once_where_its_room_is_needed(
+    kept: KeptBins, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = KeptBins(replace(KEEPING, run_id="run-2"))
+    other.keep("key", 5_000, write, {})
+    other.close()
+    monkeypatch.setattr(shutil, "disk_usage", disk_of(16_000, root))
+    kept.keep("key", 7_000, write, {})
     assert [folder.name for folder in root.iterdir() if folder.is_dir()] == ["run-1"]
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from benchmarks.fault_holds import hold_of
+from benchmarks.faults.holds import hold_of
 from benchmarks.invariance_cases import invariance_table
 from shardfit import Cancellation, Job, TrainResult, resume_run, train
 from shardfit.errors import RunCancelledError, WorkerError, WorkerLostError

@@ -1,8 +1,9 @@
 """Binned shards on the local disk, so that an attempt after a loss takes up what the one before has binned.
 
 They lie in `<scratch folder>/shardfit-bins-<user>/<run>/<shard plans>/<key>/`: what the trainer has written, and a
-manifest, which comes last. A worker holds the folder of its run with a shared lock for as long as it lives; whoever
-comes next removes the folders of other runs that nobody holds.
+manifest, which comes last. A worker holds the folder of its run with a shared lock for as long as it lives. Whoever
+comes next marks the folders of other runs that nobody holds, and removes those that are marked for longer than a run
+waits for its next attempt, or that take the room it needs.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ import hashlib
 import json
 import os
 import shutil
+import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,9 +24,12 @@ from typing import Any
 
 from shardfit.errors import CacheError
 from shardfit.local_disk import own_folder
-from shardfit.stores.files import locked, remove_unlocked
+from shardfit.stores.files import locked
 
 NAME = "shardfit-bins"
+# A run may wait for ten minutes for its next attempt.
+LEFT_SECONDS = 900.0
+_LEFT = "left"
 _MANIFEST = "manifest.json"
 _RESERVED = "reserved"
 
@@ -63,11 +68,10 @@ class KeptBins:
 
     def __init__(self, keeping: BinKeeping) -> None:
         self._root = own_folder(NAME)
-        for folder in _folders(self._root):
-            if folder.name != keeping.run_id:
-                remove_unlocked(folder)
         self._run = folder_of(self._root, keeping.run_id)
         self._lock = _hold(self._run)
+        (self._run / _LEFT).unlink(missing_ok=True)
+        remove_left(self._root)
         # Shards of another world, which nobody has any more.
         for folder in _folders(self._run):
             if folder.name != keeping.place:
@@ -105,7 +109,7 @@ class KeptBins:
             self._reserve(making / _RESERVED, needed)
             write(making)
             (making / _RESERVED).unlink()
-            files = {path.name: [path.stat().st_size, _sha256(path)] for path in sorted(making.iterdir())}
+            files = {path.name: (path.stat().st_size, _sha256(path)) for path in sorted(making.iterdir())}
             # Nothing waits for the disk: what a machine that lost its power had not yet written fails its digest.
             content = json.dumps({"files": files, "facts": dict(facts)})
             (making / _MANIFEST).write_text(f"{_sha256_of(content)}\n{content}")
@@ -128,9 +132,10 @@ class KeptBins:
     def _reserve(self, path: Path, needed: int) -> None:
         """Make an empty file of the size needed, so that every process counts it, unless it does not fit."""
         with locked(self._root / ".lock"):
-            sizes = list(_sizes(self._root))
-            promised, written = sum(size.st_size for size in sizes), sum(size.st_blocks * 512 for size in sizes)
-            budget = (shutil.disk_usage(self._root).free + written) // 2
+            promised, budget = self._room()
+            if promised + needed > budget:
+                remove_left(self._root, 0.0)
+                promised, budget = self._room()
             if promised + needed > budget:
                 raise CacheError(
                     f"keeping {needed:,} bytes of bins in {os.fspath(self._root)!r}",
@@ -139,6 +144,28 @@ class KeptBins:
                 )
             with path.open("xb") as file:
                 file.truncate(needed)
+
+    def _room(self) -> tuple[int, int]:
+        """Return the bytes that all runs have written or reserved, and how many they may."""
+        sizes = list(_sizes(self._root))
+        written = sum(size.st_blocks * 512 for size in sizes)
+        return sum(size.st_size for size in sizes), (shutil.disk_usage(self._root).free + written) // 2
+
+
+def remove_left(root: Path, after_seconds: float = LEFT_SECONDS) -> None:
+    """Remove what runs have left behind that have no process here any more.
+
+    Args:
+        root: Where runs keep their bins.
+        after_seconds: For how long they must have been seen without one; the first to see it leaves a mark.
+    """
+    for folder in _folders(root):
+        mark = folder / _LEFT
+        with suppress(OSError), _unheld(folder):
+            if not mark.exists():
+                mark.touch()
+            if time.time() - mark.stat().st_mtime >= after_seconds:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def forget_bins(run_id: str) -> None:
@@ -156,6 +183,21 @@ def folder_of(root: Path, run_id: str) -> Path:
     if run_id in ("", ".", "..") or Path(run_id).name != run_id:
         raise CacheError(f"keeping bins of run {run_id!r}", "its identifier is no name of a folder")
     return root / run_id
+
+
+@contextmanager
+def _unheld(folder: Path) -> Iterator[None]:
+    """Hold a folder that nobody else does.
+
+    Raises:
+        OSError: Somebody does, or it is gone.
+    """
+    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _hold(folder: Path) -> int:

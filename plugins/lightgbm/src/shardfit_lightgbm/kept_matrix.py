@@ -89,9 +89,10 @@ def take_kept(
             lgb.Dataset(path, params=dict(params), reference=reference.data).construct() if path.exists() else None
             for path in (folder / f"{name}.bin" for name in _PARTS)
         )
-        labels, weights, groups = (
+        labels: Any = np.load(folder / "labels.npy", allow_pickle=False)
+        weights, groups = (
             np.load(path, allow_pickle=False) if path.exists() else None
-            for path in (folder / f"{name}.npy" for name in _COLUMNS)
+            for path in (folder / f"{name}.npy" for name in _COLUMNS[1:])
         )
     row_ids = None if config.bagging is None else _row_ids(reader)
     matrix = ShardMatrix(data, first, row_ids, labels, weights, groups)
