@@ -127,7 +127,7 @@ class ProcessGroup(WorkerGroup):
         self._cancellation = Cancellation()
         self._lines: list[Any] = []
         self._workers: list[Any] = []
-        _start_server()
+        start_server()
         for slot in layout.slots:
             line, far_end = _processes.Pipe()
             worker = _processes.Process(
@@ -260,7 +260,8 @@ class ProcessGroup(WorkerGroup):
             self._lost[rank] = Gone("its connection ended")
 
 
-def _start_server() -> None:
+def start_server() -> None:
+    """Start the process that workers are forked from, unless it is there; its socket lies among temporary files."""
     with _starting, pytest.MonkeyPatch.context() as patch:
         # Read when libraries are loaded; those that are given a number of threads go by that.
         patch.setenv("OMP_NUM_THREADS", "1")

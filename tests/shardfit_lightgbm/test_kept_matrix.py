@@ -23,10 +23,16 @@ from shardfit.kept_bins import NAME
 from shardfit.run_record import record_of
 from shardfit.stores.local import LocalStore
 from shardfit.testing.tables import CATEGORICAL, FEATURES
-from tests.shardfit.worker_processes import ProcessEngine, training_on
+from tests.shardfit.worker_processes import ProcessEngine, start_server, training_on
 
 TABLE, HELD_OUT = invariance_table(1_500), invariance_table(300, seed=1)
 LOST_AFTER = 3
+
+
+@pytest.fixture(scope="module", autouse=True)
+def server() -> None:
+    """Start it while temporary files are where they always are: later tests use it, too."""
+    start_server()
 
 
 @pytest.fixture(autouse=True)
@@ -150,7 +156,15 @@ def test_nothing_is_kept_that_is_not_worth_it_or_not_wanted_or_cannot_be(
     result = train(wanted, observers=[events.append])
     assert not bins_of(events)
     assert (result.plan.memory["kept bins"] > 0) == (keep_bins == "auto")
-    assert left_in(scratch) == []
+    assert list(scratch.iterdir()) == []
+
+
+def test_a_run_that_has_no_place_to_keep_anything_says_so_and_goes_on(
+    data: Path, tmp_path: Path, scratch: Path
+) -> None:
+    (scratch / f"{NAME}-{os.getuid()}").touch()
+    result = train(job(data, tmp_path / "stage"))
+    assert [warning for warning in result.warnings if "Worker 0" in warning and "File exists" in warning]
 
 
 @pytest.mark.parametrize("ending", ["fails", "cancelled"])

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from shardfit.errors import CacheError
-from shardfit.local_disk import own_folder
+from shardfit.local_disk import own_folder, own_path
 from shardfit.stores.files import locked
 
 NAME = "shardfit-bins"
@@ -168,10 +168,16 @@ def remove_left(root: Path, after_seconds: float = LEFT_SECONDS) -> None:
                 shutil.rmtree(folder, ignore_errors=True)
 
 
+def anything_kept(run_id: str) -> bool:
+    """Return whether this machine keeps anything for a run."""
+    return folder_of(own_path(NAME), run_id).is_dir()
+
+
 def forget_bins(run_id: str) -> None:
     """Remove what this machine keeps for a run, whoever holds it. Called on the driver, when the run is over."""
     with suppress(OSError):
-        shutil.rmtree(folder_of(own_folder(NAME), run_id), ignore_errors=True)
+        if anything_kept(run_id):
+            shutil.rmtree(folder_of(own_folder(NAME), run_id), ignore_errors=True)
 
 
 def folder_of(root: Path, run_id: str) -> Path:

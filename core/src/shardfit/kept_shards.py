@@ -13,7 +13,7 @@ from shardfit.coverage import DatasetCoverage, RowDigest
 from shardfit.engine import WorkerContext
 from shardfit.errors import CacheError, WorkerLostError
 from shardfit.events import BinsKept, BinsRejected, BinsTaken
-from shardfit.kept_bins import BinKeeping, KeptBins
+from shardfit.kept_bins import BinKeeping, KeptBins, anything_kept
 from shardfit.local_disk import is_ram_disk, scratch_folder
 from shardfit.matrix_reader import MatrixReader
 from shardfit.plain_values import plain_value
@@ -53,7 +53,8 @@ class KeptShards:
     def __enter__(self) -> Self:
         if self._keeping is not None and self._bytes(1):
             try:
-                self._kept = KeptBins(self._keeping)
+                # A run that keeps nothing touches no disk.
+                self._kept = KeptBins(self._keeping) if anything_kept(self._keeping.run_id) else None
             except OSError as error:
                 self._reject("", error)
         return self
@@ -112,7 +113,7 @@ class KeptShards:
             coverage: The rows that it holds.
             binned_seconds: How long `ingest` took.
         """
-        if self._kept is None or self._keeping is None or not coverage.exact:
+        if self._keeping is None or not self._bytes(1) or not coverage.exact:
             return
         if not self._keeping.always and (binned_seconds < WORTH_SECONDS or is_ram_disk(scratch_folder())):
             return
@@ -120,6 +121,7 @@ class KeptShards:
         handed = coverage.handed
         facts = {"rows": handed.rows, "powers": list(handed.powers), "content": coverage.handed_content}
         try:
+            self._kept = self._kept or KeptBins(self._keeping)
             size = self._kept.keep(
                 key, self._bytes(reader.rows), lambda folder: self._trainer.keep(matrix, folder), facts
             )

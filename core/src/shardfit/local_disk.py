@@ -25,6 +25,11 @@ def is_ram_disk(folder: Path) -> bool:
     return max(above, default=(0, ""))[1] in _RAM_DISKS
 
 
+def own_path(name: str) -> Path:
+    """Return the path of `own_folder`, which need not be there."""
+    return scratch_folder() / f"{name}-{os.getuid()}"
+
+
 def own_folder(name: str) -> Path:
     """Return this user's folder of a name in the scratch folder, which nobody else can look into; made if need be.
 
@@ -34,7 +39,7 @@ def own_folder(name: str) -> Path:
     Raises:
         OSError: It cannot be made, or somebody else has put something in its place.
     """
-    folder = scratch_folder() / f"{name}-{os.getuid()}"
+    folder = own_path(name)
     folder.mkdir(mode=0o700, exist_ok=True)
     found = folder.lstat()
     if folder.is_symlink() or found.st_uid != os.getuid() or found.st_mode & 0o077:
