@@ -70,7 +70,7 @@ def test_every_role_arrives_with_its_rows(batch_rows: int) -> None:
     }.items():
         assert np.concatenate([getattr(batch, name) for batch in batches]).tolist() == expected
     assert all(batch.features.dtype == np.float32 for batch in batches)
-    assert all(batch.features.T.flags.c_contiguous for batch in batches)
+    assert all(batch.features.flags.c_contiguous for batch in batches)
 
 
 def test_several_labels_and_margins_are_columns() -> None:
