@@ -1,4 +1,7 @@
-"""A plugin of pytest that lends processes of this machine to kits that would start a Ray cluster: `-p` and its name."""
+"""A plugin of pytest that lends processes of this machine to kits that would start a Ray cluster: `-p` and its name.
+
+The kits try fewer examples: what they find is tested where they are, and here that what is written passes them.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,9 @@ from contextlib import contextmanager
 
 import pytest
 
-from shardfit.testing import trainer_kit
-from tests.shardfit.worker_processes import training_on
+from shardfit.testing import ScalingKit, ShardingKit, SourceKit, StoreKit, trainer_kit
+from tests.shardfit import worker_processes
+from tests.shardfit.worker_processes import PRELOADED, training_on
 
 
 @contextmanager
@@ -17,6 +21,10 @@ def no_cluster(cpus: int) -> Iterator[str]:
 
 
 trainer_kit.ray_cluster = no_cluster  # type: ignore[assignment]
+# Those of frameworks, which the trainers here do without, take longest.
+worker_processes.PRELOADED = [name for name in PRELOADED if not name.startswith(("shardfit_", "torch"))]
+for kit in (ScalingKit, ShardingKit, SourceKit, StoreKit):
+    kit.max_examples = 5
 
 
 @pytest.fixture(autouse=True)

@@ -52,7 +52,7 @@ class Rows:
 
 
 @st.composite
-def tables(draw: st.DrawFn, most: int = 60) -> Rows:
+def tables(draw: st.DrawFn, most: int = 30) -> Rows:
     count = draw(st.integers(1, most))
     features = draw(hnp.arrays(np.float32, (count, COLUMNS), elements=VALUES.map(np.float32), fill=st.nothing()))
     return Rows(features, draw(st.integers(0, 2**32 - 1)))

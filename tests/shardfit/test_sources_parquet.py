@@ -36,7 +36,7 @@ def write(table: pa.Table, path: Path, **options: object) -> str:
     return str(path)
 
 
-@given(sizes=st.lists(st.integers(0, 40), min_size=1, max_size=5), group=st.integers(1, 15), batch=st.integers(1, 9))
+@given(sizes=st.lists(st.integers(0, 20), min_size=1, max_size=3), group=st.integers(1, 8), batch=st.integers(1, 9))
 def test_any_row_range_of_any_files_equals_the_slice_of_the_whole_table(
     tmp_path_factory: pytest.TempPathFactory, sizes: list[int], group: int, batch: int
 ) -> None:
