@@ -7,6 +7,7 @@ from rich.console import Console
 from shardfit.cli.progress import ProgressReporter
 from shardfit.events import (
     ArtifactStored,
+    BinsRejected,
     MetricsReported,
     PlanMade,
     ProfileMade,
@@ -73,10 +74,12 @@ def test_rows_add_up_over_workers_and_datasets_and_rounds_are_those_of_the_slowe
 def test_the_end_a_loss_and_the_model_are_told() -> None:
     report, out, _ = make()
     report(WorkerLost(worker=1, node="b", reason="killed by signal 9"))
+    report(BinsRejected(worker=0, dataset="train", reason="they are damaged"))
     report(ArtifactStored(artifact="model/x", address="/stage/x"))
     report(RunEnded(status="finished", phases={"fit": 1.25}))
     assert out.getvalue().splitlines() == [
         "worker 1 was lost: killed by signal 9",
+        "warning: worker 0, they are damaged",
         "stored model/x at /stage/x",
         "finished: fit 1.2 s",
     ]

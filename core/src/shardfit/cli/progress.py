@@ -13,6 +13,7 @@ from rich.progress import Progress as Bars
 
 from shardfit.events import (
     ArtifactStored,
+    BinsRejected,
     Event,
     MetricsReported,
     Phase,
@@ -96,6 +97,8 @@ class ProgressReporter:
         elif isinstance(event, WorkerLost):
             self.close()
             self._say(f"worker {event.worker} was lost: {event.reason}")
+        elif isinstance(event, BinsRejected):
+            self._warn((f"worker {event.worker}, {event.reason}",))
         elif isinstance(event, ArtifactStored):
             self._say(f"stored {event.artifact} at {event.address}")
         elif isinstance(event, RunEnded):
