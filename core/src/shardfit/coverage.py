@@ -47,13 +47,11 @@ class RowDigest:
     @classmethod
     def of_range(cls, start: int, stop: int) -> RowDigest:
         """Return the digest of the global row numbers `start` to `stop` (exclusive), in constant time."""
-
-        def below(n: int) -> tuple[int, int, int]:
-            linear = n * (n - 1) // 2
-            return linear, n * (n - 1) * (2 * n - 1) // 6, linear * linear
-
-        powers = tuple((high - low) % _MODULUS for high, low in zip(below(stop), below(start), strict=True))
-        return cls(stop - start, (powers[0], powers[1], powers[2]))
+        # Sums of the numbers below each end, from which those of their squares and cubes follow.
+        first, last = start * (start - 1) // 2, stop * (stop - 1) // 2
+        squares = last * (2 * stop - 1) // 3 - first * (2 * start - 1) // 3
+        cubes = last * last - first * first
+        return cls(stop - start, ((last - first) % _MODULUS, squares % _MODULUS, cubes % _MODULUS))
 
     @classmethod
     def of_shard(cls, shard: Shard) -> RowDigest:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import copy
 import io
+import operator
 import pickle
+from collections import ChainMap, OrderedDict
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, default_collate, default_convert
 
 from shardfit.errors import UnknownColumnError
 from shardfit_pytorch.data import Batch
@@ -69,6 +73,81 @@ def test_a_loader_without_a_batch_size_leaves_batches_in_one_piece() -> None:
     copied["b"] = torch.zeros(8)
     assert batch.stack(["b", "c"])[3].tolist() == [103, 203]
     assert copied.stack(["b", "c"])[3].tolist() == [0, 203]
+
+
+def given_by_keyword(**columns: torch.Tensor) -> dict[str, torch.Tensor]:
+    return columns
+
+
+def updated(batch: Batch) -> dict[str, torch.Tensor]:
+    plain: dict[str, torch.Tensor] = {}
+    plain.update(batch)
+    return plain
+
+
+def matched(batch: Batch) -> dict[str, Any]:
+    match batch:
+        case {"a": a, "id": number, **others}:
+            return {"a": a, "id": number, **others}
+    return {}
+
+
+READINGS: dict[str, Callable[[Batch], Mapping[str, Any]]] = {
+    "dict": dict,
+    "OrderedDict": OrderedDict,
+    "unpacked": lambda batch: {**batch},
+    "keywords": lambda batch: given_by_keyword(**batch),
+    "update": updated,
+    "or": lambda batch: batch | {},
+    "or after": lambda batch: {} | batch,
+    "or in place": lambda batch: operator.ior({}, batch),
+    "items": lambda batch: dict(batch.items()),
+    "values": lambda batch: dict(zip(batch.keys(), batch.values(), strict=True)),
+    "by name": lambda batch: {name: batch[name] for name in batch},
+    "get": lambda batch: {name: batch.get(name) for name in reversed(list(batch))},
+    "setdefault": lambda batch: {name: batch.setdefault(name, None) for name in list(batch)},
+    "pop": lambda batch: {name: batch.pop(name) for name in list(batch)},
+    "popitem": lambda batch: dict(batch.popitem() for _ in range(len(batch))),
+    "match": matched,
+    "proxy": lambda batch: {name: MappingProxyType(batch)[name] for name in batch},
+    "view of keys": lambda batch: {name: batch.keys().mapping[name] for name in batch},
+    "chain": lambda batch: dict(ChainMap({}, batch)),
+    "method copy": lambda batch: batch.copy(),
+    "copy": copy.copy,
+    "deepcopy": copy.deepcopy,
+    "pickle": lambda batch: pickle.loads(pickle.dumps(batch)),
+    "to": lambda batch: batch.to("cpu"),
+    "convert": default_convert,
+    "collate": lambda batch: {name: tensor[0] for name, tensor in default_collate([batch]).items()},
+    "collate two": lambda batch: {name: tensor[0] for name, tensor in default_collate([batch, batch]).items()},
+}
+
+
+@pytest.mark.parametrize("read", READINGS.values(), ids=READINGS)
+@pytest.mark.parametrize("begun", [False, True])
+def test_however_a_batch_is_read_its_tensors_are_there(read: Callable[[Batch], Mapping[str, Any]], begun: bool) -> None:
+    batch = batch_of()
+    if begun:
+        batch["b"].add_(1)
+    expected = {**COLUMNS, "b": COLUMNS["b"] + begun}
+    found = read(batch)
+    assert {name: tensor.tolist() for name, tensor in found.items()} == {
+        name: column[:8].tolist() for name, column in expected.items()
+    }
+
+
+def test_a_column_is_one_tensor_however_often_it_is_read() -> None:
+    batch = batch_of()
+    first = batch["a"]
+    assert all(found["a"] is first for found in (batch, dict(batch), copy.copy(batch), batch.copy(), batch | {}))
+    assert dict(batch)["b"] is batch["b"]
+
+
+def test_batches_are_compared_and_shown_with_their_tensors() -> None:
+    batch = batch_of(1)
+    assert batch == batch_of(1) == dict(batch_of(1))
+    assert batch != {**batch, "a": torch.ones(1)}
+    assert repr(batch_of(1)) == repr(dict(batch))
 
 
 def change_item(batch: Batch) -> None:

@@ -70,7 +70,8 @@ class Batch(dict[str, torch.Tensor]):
     """Column -> tensor of shape [rows], or [1, rows] once a `DataLoader` with its default `batch_size=1` had it.
 
     Columns of one type lie in one block of memory, so that `stack`, `to`, `pin_memory` and the way from a `DataLoader`
-    worker cost one tensor and not one a column. It can be changed like any dict.
+    worker cost one tensor and not one a column. The tensor of a column is made when it is first asked for. It can be
+    changed like any dict.
 
     Args:
         layout: Names of the columns of each block.
@@ -79,21 +80,18 @@ class Batch(dict[str, torch.Tensor]):
         receipts: Told to the dataset when the loop first uses the batch; none where it knows of the batch already.
     """
 
-    __slots__ = ("_blocks", "_layout", "_names", "_receipts")
+    __slots__ = ("_blocks", "_layout", "_missing", "_names", "_receipts")
 
     def __init__(
         self,
         layout: tuple[tuple[str, ...], ...],
         blocks: Blocks,
-        names: Sequence[str],
+        names: tuple[str, ...],
         receipts: tuple[Receipt, ...] = (),
     ) -> None:
-        views = [view for block in blocks for view in block.unbind(-2)]
-        if len(layout) == 1:
-            super().__init__(zip(layout[0], views, strict=True))
-        else:
-            found = dict(zip((name for block in layout for name in block), views, strict=True))
-            super().__init__((name, found[name]) for name in names)
+        # Whether there are columns whose tensor was not made yet; None stands for it.
+        self._missing = bool(blocks)
+        super().__init__(_nothing_yet(names))
         # Emptied by whatever changes the dict: its tensors are then no longer those of the blocks.
         self._layout, self._blocks, self._names, self._receipts = layout, blocks, names, receipts
 
@@ -146,17 +144,35 @@ class Batch(dict[str, torch.Tensor]):
         return _separate([(name, change(tensor)) for name, tensor in dict.items(self)], self._receipts)
 
     def _change(self) -> None:
+        self._fill()
         self._blocks = ()
+
+    def _fill(self) -> Self:
+        """Make the tensors that are missing."""
+        if self._missing:
+            self._missing = False
+            for members, block in zip(self._layout, self._blocks, strict=True):
+                for name, view in zip(members, block.unbind(-2), strict=True):
+                    if dict.get(self, name) is None:
+                        super().__setitem__(name, view)
+        return self
+
+    def _view(self, name: str) -> torch.Tensor:
+        number, row = _places(self._layout)[name]
+        view = self._blocks[number].select(-2, row)
+        super().__setitem__(name, view)
+        return view
 
     def __getitem__(self, name: str) -> torch.Tensor:
         if self._receipts:
             self.taken()
         try:
-            return super().__getitem__(name)
+            tensor: Any = super().__getitem__(name)
         except KeyError:
             near = get_close_matches(str(name), list(dict.keys(self)), n=1)
             advice = f"Did you mean {near[0]!r}?" if near else f"It has {list(dict.keys(self))!r:.500}."
             raise UnknownBatchColumnError(f"reading column {name!r} of a batch", "it has none", advice) from None
+        return self._view(name) if tensor is None and self._missing else tensor
 
     # Whatever reads a dict counts as use of it.
     def __iter__(self) -> Iterator[str]:
@@ -168,15 +184,15 @@ class Batch(dict[str, torch.Tensor]):
 
     def values(self) -> Any:
         """Do as a dict does."""
-        return super(Batch, self.taken()).values()
+        return super(Batch, self.taken()._fill()).values()
 
     def items(self) -> Any:
         """Do as a dict does."""
-        return super(Batch, self.taken()).items()
+        return super(Batch, self.taken()._fill()).items()
 
     def get(self, name: str, default: Any = None) -> Any:
         """Do as a dict does."""
-        return super(Batch, self.taken()).get(name, default)
+        return self.taken()[name] if dict.__contains__(self, name) else default
 
     def pop(self, name: str, *default: Any) -> Any:
         """Do as a dict does."""
@@ -203,7 +219,7 @@ class Batch(dict[str, torch.Tensor]):
 
     def clear(self) -> None:
         """Do as a dict does."""
-        self._change()
+        self._blocks, self._missing = (), False
         super().clear()
 
     def __setitem__(self, name: str, tensor: torch.Tensor) -> None:
@@ -223,9 +239,17 @@ class Batch(dict[str, torch.Tensor]):
         return dict(self.items())
 
     def __copy__(self) -> Batch:
-        batch = _separate(list(dict.items(self)), self._receipts)
+        batch = _separate(list(dict.items(self._fill())), self._receipts)
         batch._layout, batch._blocks, batch._names = self._layout, self._blocks, self._names
         return batch
+
+    def __eq__(self, other: object) -> bool:
+        return self.copy() == (other.copy() if isinstance(other, Batch) else other)
+
+    __hash__ = None
+
+    def __repr__(self) -> str:
+        return super(Batch, self._fill()).__repr__()
 
     def __reduce__(self) -> tuple[Any, ...]:
         if not self._blocks:
@@ -240,6 +264,17 @@ def _separate(columns: Sequence[tuple[str, torch.Tensor]], receipts: tuple[Recei
     for name, tensor in columns:
         dict.__setitem__(batch, name, tensor)
     return batch
+
+
+@lru_cache(maxsize=64)
+def _nothing_yet(names: tuple[str, ...]) -> dict[str, Any]:
+    return dict.fromkeys(names)
+
+
+@lru_cache(maxsize=64)
+def _places(layout: tuple[tuple[str, ...], ...]) -> dict[str, tuple[int, int]]:
+    """Return the block of each column and its row in it."""
+    return {name: (number, row) for number, members in enumerate(layout) for row, name in enumerate(members)}
 
 
 @lru_cache(maxsize=64)
@@ -259,7 +294,7 @@ def _collate(batches: Sequence[Batch], *, collate_fn_map: Any = None) -> Batch: 
     first = batches[0]
     if len(batches) == 1 and first._blocks:
         return Batch(first._layout, tuple(block.unsqueeze(0) for block in first._blocks), first._names, first._receipts)
-    plain = default_collate([dict(dict.items(batch)) for batch in batches])
+    plain = default_collate([dict(dict.items(batch._fill())) for batch in batches])
     return _separate(list(plain.items()), tuple(receipt for batch in batches for receipt in batch._receipts))
 
 

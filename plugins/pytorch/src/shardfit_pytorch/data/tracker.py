@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
-
-from shardfit.coverage import RowDigest
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
+    from shardfit.coverage import RowDigest
     from shardfit_pytorch.data.position import Position
     from shardfit_pytorch.data.torch_dataset import ShardfitDataset
 
 
-@dataclass(frozen=True, slots=True)
-class ConsumedStep:
+class ConsumedStep(NamedTuple):
     """One batch that the loop of this rank has taken.
 
     Args:
