@@ -9,6 +9,15 @@ import pytest
 
 from shardfit.dedicated_process import doing_without, is_dedicated
 
+FOR_GOOD = """
+import gc
+from shardfit.dedicated_process import dedicate_process, importing_for_good
+if {dedicated}:
+    dedicate_process()
+with importing_for_good():
+    print(gc.isenabled())
+print(gc.isenabled(), gc.get_freeze_count() > 10_000)
+"""
 PROGRAM = """
 import sys
 import pyarrow as pa
@@ -42,3 +51,10 @@ def test_packages_are_absent_for_a_while_and_then_as_they_were(monkeypatch: pyte
         import sys as again
     assert again is sys
     assert "this" not in sys.modules
+
+
+@pytest.mark.parametrize("dedicated", [True, False])
+def test_what_a_dedicated_process_imports_for_good_is_left_to_it(dedicated: bool) -> None:
+    program = FOR_GOOD.format(dedicated=dedicated)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.split() == [str(not dedicated), "True", str(dedicated)]

@@ -47,7 +47,7 @@ PRELOADED = [
     "shardfit.testing.tables",
     "shardfit.train",
     "shardfit_lightgbm.trainer",
-    "shardfit_pytorch.trainer",
+    "shardfit_pytorch.loop_worker",
     "shardfit_xgboost.trainer",
     "tests.shardfit.worker_processes",  # Found where tests run from the top of the repository, as they mostly do.
     "torch",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -162,3 +164,14 @@ def test_a_place_for_the_model_that_cannot_be_written_is_an_error(
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "missing"))
     with pytest.raises(ArtifactError, match="TMPDIR"):
         PyTorchDistributor(loops.metric_only).run(artifact_stage_location=str(tmp_path / "stage"))
+
+
+def test_the_driver_comes_to_its_plan_without_pytorch() -> None:
+    program = """
+import sys
+from shardfit.registry import default_registry
+trainer = default_registry().trainer("pytorch")
+trainer.configure({"train_func": len})
+assert "torch" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)

@@ -10,6 +10,7 @@ from shardfit.coverage import RowDigest
 from shardfit.engine import WorkerContext
 from shardfit_pytorch.data import ConsumedStep, Position, ShardfitDataset
 from shardfit_pytorch.group_keeper import GroupKeeper
+from shardfit_pytorch.loop_report import EpochRows
 from shardfit_pytorch.outbox import Outbox
 
 Epochs = dict[str, dict[int, RowDigest]]
@@ -18,40 +19,16 @@ Epochs = dict[str, dict[int, RowDigest]]
 _TELL_SECONDS = 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class EpochRows:
-    """The rows of one epoch that the loop of one rank took from one dataset object.
-
-    Args:
-        name: Of the dataset.
-        number: Which object of that name: the loop may make several.
-        epoch: Which epoch.
-        handed: Digest of the rows.
-        ended: Whether the loop took the last step of the epoch.
-        planned: Digest of the epoch over all ranks.
-    """
-
-    name: str
-    number: int
-    epoch: int
-    handed: RowDigest
-    ended: bool
-    planned: RowDigest
-
-
 @dataclass
 class _Seen:
     dataset: ShardfitDataset
     number: int
+    # Whether it is read in the same way as the first of its name.
+    main: bool
     steps: int = 0
     epochs: dict[int, RowDigest] = field(default_factory=dict)
     ended: set[int] = field(default_factory=set)
     unproven: int | None = None
-
-    @property
-    def kind(self) -> tuple[Any, ...]:
-        """What tells datasets that are read in another way, for another purpose, from this one."""
-        return self.dataset.name, self.dataset.state().order, len(self.dataset)
 
 
 class DatasetTracker:
@@ -77,7 +54,8 @@ class DatasetTracker:
 
     def attach(self, dataset: ShardfitDataset) -> None:
         """Let a new dataset start where the run that is continued left off."""
-        seen = _Seen(dataset, sum(1 for each in self._seen if each.dataset.name == dataset.name))
+        alike = [each.dataset for each in self._seen if each.dataset.name == dataset.name]
+        seen = _Seen(dataset, len(alike), main=not alike or _kind(alike[0]) == _kind(dataset))
         self._seen.append(seen)
         self._start(seen)
 
@@ -90,7 +68,7 @@ class DatasetTracker:
         seen.epochs[step.epoch] = seen.epochs.get(step.epoch, RowDigest()) + step.digest
         if step.ends_epoch:
             seen.ended.add(step.epoch)
-        if self._is_main(seen):
+        if seen.main:
             self._latest[step.dataset] = seen
         self._share = (step.rank_rows, step.global_rows)
         if (now := self._worker.clock()) - self._told_at >= _TELL_SECONDS:
@@ -107,7 +85,7 @@ class DatasetTracker:
         """Dataset name -> batches that the loop took."""
         total: dict[str, int] = {}
         for seen in self._seen:
-            if self._is_main(seen):
+            if seen.main:
                 total[seen.dataset.name] = total.get(seen.dataset.name, 0) + seen.steps
         return total
 
@@ -170,9 +148,10 @@ class DatasetTracker:
         elif self._earlier and start.epoch in self._earlier.get(name, {}):
             seen.epochs[start.epoch] = self._earlier[name][start.epoch]
 
-    def _is_main(self, seen: _Seen) -> bool:
-        first = next(each for each in self._seen if each.dataset.name == seen.dataset.name)
-        return seen.kind == first.kind
+
+def _kind(dataset: ShardfitDataset) -> tuple[str, int]:
+    """Return what tells datasets of a name that are read in another way, for another purpose, from each other."""
+    return dataset.state().order, len(dataset)
 
 
 def digest_to_json(digest: RowDigest) -> list[Any]:

@@ -1,51 +1,33 @@
-"""The PyTorch trainer: the user's loop on every worker, through the small `Trainer` contract."""
+"""The PyTorch trainer: the user's loop on every worker, through the small `Trainer` contract.
+
+PyTorch takes seconds to import. The driver needs it for the store that workers meet at, and imports it while they
+start.
+"""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, closing
+import threading
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-import torch
 
 from shardfit.columns import ColumnRoles
-from shardfit.connector import DataConnector
-from shardfit.coverage import DatasetCoverage, RowDigest
+from shardfit.coverage import RowDigest
+from shardfit.dedicated_process import importing_for_good, is_dedicated
 from shardfit.engine import WorkerContext, WorkerGroup
 from shardfit.errors import CoverageError, InvalidArgumentError, WorkerError
 from shardfit.scaling import WorkerLayout
 from shardfit.shard_reader import ShardReader
 from shardfit.trainer import RunSettings, Trainer, WorkerReport
-from shardfit_pytorch.checkpoints import Checkpoints
-from shardfit_pytorch.config import DatasetUse, PyTorchConfig, configure
-from shardfit_pytorch.context import RunParts, TrainingContext
-from shardfit_pytorch.data import BoundShardedConnector
-from shardfit_pytorch.dataset_tracker import DatasetTracker, EpochRows
-from shardfit_pytorch.group_keeper import GroupKeeper
-from shardfit_pytorch.model_dir import files_in, model_folder
-from shardfit_pytorch.outbox import Outbox
-from shardfit_pytorch.preflight import check_gpus
-from shardfit_pytorch.rendezvous import Meeting, joined, meeting_store
-from shardfit_pytorch.run_context import current
-from shardfit_pytorch.user_thread import run_loop
+from shardfit_pytorch.config import PyTorchConfig, configure
+from shardfit_pytorch.loop_report import EpochRows, LoopReport
 
-
-@dataclass(frozen=True)
-class LoopReport:
-    """What one rank ends with.
-
-    Args:
-        steps: Dataset name -> batches that its loop took.
-        epochs: The rows of each epoch.
-        files: What rank 0 left in its model directory; empty on other ranks.
-    """
-
-    steps: Mapping[str, int]
-    epochs: Sequence[EpochRows]
-    files: Mapping[str, bytes] = field(repr=False)
+if TYPE_CHECKING:
+    from shardfit_pytorch.rendezvous import Meeting
 
 
 @dataclass(frozen=True)
@@ -73,10 +55,13 @@ class PyTorchTrainer(Trainer):
         # Here, since no earlier call knows whether the loop has to travel at all.
         if layout.engine != "inline":
             config.loop.check_pickles()
+            _import_meanwhile("shardfit_pytorch.rendezvous")
         return ()
 
     def rendezvous(self, workers: WorkerGroup) -> AbstractContextManager[Meeting]:
         """Hold the store that workers meet at."""
+        from shardfit_pytorch.rendezvous import meeting_store
+
         return meeting_store(workers)
 
     def run_worker(
@@ -88,30 +73,12 @@ class PyTorchTrainer(Trainer):
         meeting: Meeting,
     ) -> WorkerReport:
         """Run the loop to its end."""
-        _set_threads(context, meeting)
-        with ExitStack() as stack:
-            peers = stack.enter_context(joined(context, meeting))
-            folder = stack.enter_context(model_folder(context.rank))
-            outbox = stack.enter_context(closing(Outbox()))
-            keeper = GroupKeeper()
-            tracker = DatasetTracker(context, outbox, keeper)
-            checkpoints = Checkpoints(context, peers, outbox, tracker, settings.resume)
-            datasets = dict(_datasets(context, shards, config, settings, tracker))
-            training = TrainingContext(
-                RunParts(context, meeting, config.hyper_params, datasets, folder, outbox, tracker, checkpoints)
-            )
-            if context.slot.gpus:
-                check_gpus(context, peers, training.get_device())
+        with importing_for_good():
+            if is_dedicated():
+                import_module("torch._dynamo")  # Every optimizer imports it.
+            from shardfit_pytorch.loop_worker import run_on_worker
 
-            def loop() -> None:
-                with current(training):
-                    config.loop(training)
-
-            run_loop(loop, context, peers, keeper, lambda: tracker.total_steps)
-            outbox.flush()
-            epochs = tracker.report()
-            files = files_in(folder) if context.rank == 0 else {}
-            return WorkerReport(LoopReport(tracker.steps, epochs, files), _coverage(epochs))
+        return run_on_worker(context, shards, config, settings, meeting)
 
     def collect(self, values: Sequence[LoopReport]) -> LoopModel:
         """Return what rank 0 left, once it is clear that the ranks went together and lost no row.
@@ -149,58 +116,17 @@ class PyTorchTrainer(Trainer):
         raise _no_predictions()
 
 
+def _import_meanwhile(module: str) -> None:
+    # Whoever needs it before it is there waits for it, and is told what is wrong with it.
+    threading.Thread(target=import_module, args=(module,), name="shardfit-import").start()
+
+
 def _no_predictions() -> InvalidArgumentError:
     return InvalidArgumentError(
         "predicting with a model of the trainer 'pytorch'",
         "a loop leaves files of its own, and only its author knows what they are",
         "Load them from get_model_dir() into the network, and call it on batches of a connector.",
     )
-
-
-def _set_threads(context: WorkerContext, meeting: Meeting) -> None:
-    # A lone worker is a process with all CPUs, which is what PyTorch takes by itself.
-    if context.world_size > 1:
-        share = (os.cpu_count() or 1) // meeting.local_world_size(context.rank)
-        torch.set_num_threads(context.slot.cpus or max(1, share))
-
-
-def _datasets(
-    context: WorkerContext,
-    shards: Mapping[str, ShardReader],
-    config: PyTorchConfig,
-    settings: RunSettings,
-    tracker: DatasetTracker,
-) -> Iterator[tuple[str, Any]]:
-    uses = config.datasets
-    if uses is None:
-        uses = {name: DatasetUse(name) for name in shards}
-    for name, use in uses.items():
-        source = shards[use.name].source
-        if not use.sharded:
-            yield name, DataConnector.of(source)
-            continue
-        yield (
-            name,
-            BoundShardedConnector(
-                name,
-                source,
-                settings.fragments[use.name],
-                source.schema(),
-                rank=context.rank,
-                world_size=context.world_size,
-                seed=settings.seed,
-                equal=use.equal,
-                tracker=tracker,
-            ),
-        )
-
-
-def _coverage(epochs: Sequence[EpochRows]) -> dict[str, DatasetCoverage]:
-    """Return what this rank was handed in the last whole epoch of each dataset.
-
-    What each rank gets is decided batch by batch; that all of it together is the epoch is checked in `collect`.
-    """
-    return {rows.name: DatasetCoverage(rows.handed, rows.handed) for rows in epochs if rows.ended}
 
 
 def _check_steps(values: Sequence[LoopReport]) -> None:
