@@ -43,38 +43,6 @@ def last_line(output: str) -> Any:
     return json.loads([line for line in output.splitlines() if line.startswith(("{", "[{", "[["))][-1])
 
 
-PLACEMENT = """
-import json
-import socket
-
-from shardfit.default_scaling import DefaultScalingPolicy
-from shardfit.engines import current_resources, make_engine
-from shardfit.scaling import ScalingRequest
-
-
-def reach(context, address, port):
-    with socket.create_connection((address, port), timeout=10) as connection:
-        return context.rank, connection.getsockname()[0]
-
-
-cluster = current_resources()
-layout = DefaultScalingPolicy().decide(cluster, ScalingRequest(rows=10**9, bytes=10**12))
-with make_engine(layout.engine).start(layout) as group, socket.create_server((group.address, 0)) as server:
-    server.settimeout(10)
-    found = group.run(reach, [server.getsockname()] * layout.workers, lambda event: None)
-nodes = [node.address for node in cluster.nodes]
-print(json.dumps({"nodes": nodes, "driver": group.address, "workers": found, "engine": layout.engine}))
-"""
-
-
-def test_there_is_a_worker_on_each_host_and_each_reaches_the_driver_by_its_address(cluster: Any) -> None:
-    found = last_line(cluster.run_script(PLACEMENT))
-    assert found["engine"] == "ray"
-    assert found["nodes"] == list(cluster.addresses)
-    assert found["driver"] == cluster.addresses[0]
-    assert found["workers"] == [[rank, address] for rank, address in enumerate(cluster.addresses)]
-
-
 TRAINING = """
 import json
 import sys
@@ -239,14 +207,20 @@ def test_both_trainers_end_in_the_same_layout_of_a_named_stage_as_one_process(cl
     assert all(len(found["category_maps"]["shop"]) == 4 for found in together)
 
 
-LOSS = """
+PLACEMENT_AND_LOSS = """
 import json
+import socket
 import time
 
 from shardfit.default_scaling import DefaultScalingPolicy
 from shardfit.engines import current_resources, make_engine
 from shardfit.errors import WorkerLostError
 from shardfit.scaling import ScalingRequest
+
+
+def reach(context, address, port):
+    with socket.create_connection((address, port), timeout=10) as connection:
+        return context.rank, connection.getsockname()[0]
 
 
 def work(context):
@@ -257,26 +231,37 @@ def work(context):
 
 cluster = current_resources()
 layout = DefaultScalingPolicy().decide(cluster, ScalingRequest(rows=10**9, bytes=10**12))
-engine = make_engine("ray")
+engine = make_engine(layout.engine)
 with engine.start(layout) as group:
+    with socket.create_server((group.address, 0)) as server:
+        server.settimeout(10)
+        found = group.run(reach, [server.getsockname()] * layout.workers, lambda event: None)
+    nodes = [node.address for node in cluster.nodes]
+    placed = {"nodes": nodes, "driver": group.address, "workers": found, "engine": layout.engine}
     try:
         group.run(work, [()] * layout.workers, lambda event: print("working", flush=True))
     except WorkerLostError as error:
         message = str(error)
 with engine.start(DefaultScalingPolicy().decide(engine.resources(), ScalingRequest(workers=2))) as group:
     ranks = group.run(lambda context: context.rank, [()] * 2, lambda event: None)
-print(json.dumps({"message": message, "ranks": ranks, "left": [node.address for node in engine.resources().nodes]}))
+left = [node.address for node in engine.resources().nodes]
+print(json.dumps({**placed, "message": message, "ranks": ranks, "left": left}))
 """
 
 
-def test_a_lost_host_is_named_and_the_others_can_go_on(cluster: Any) -> None:
+def test_each_host_has_a_worker_that_reaches_the_driver_and_one_that_is_lost_is_named(cluster: Any) -> None:
     script = Path(cluster.folder) / "loss.py"
-    script.write_text(LOSS)
+    script.write_text(PLACEMENT_AND_LOSS)
     with cluster.start([sys.executable, str(script)]) as driver:
         for _ in range(3):
             assert driver.stdout.readline() == "working\n"
         cluster.lose(2)
         found = last_line(driver.communicate(timeout=120)[0])
+    assert found["engine"] == "ray"
+    assert found["nodes"] == list(cluster.addresses)
+    assert found["driver"] == cluster.addresses[0]
+    assert found["workers"] == [[rank, address] for rank, address in enumerate(cluster.addresses)]
+    # The others can go on.
     assert f"worker 2 on node {cluster.addresses[2]}" in found["message"]
     assert found["ranks"] == [0, 1]
     assert found["left"] == list(cluster.addresses[:2])
