@@ -17,7 +17,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-GROUP_CELLS = 2**21
+# Row groups as writers make them: of a few MiB, and of many rows however wide they are.
+GROUP_CELLS, FEWEST_GROUP_ROWS = 2**21, 20_000
 ROUNDS = 2
 
 
@@ -70,12 +71,12 @@ SHAPES: dict[str, Shape] = {
 
 def make_data(folder: Path, rows: int, shape: Shape) -> Path:
     """Write the rows of a shape to a Parquet file under `folder`, unless it is there, and return its path."""
-    path = folder / f"{shape.kind}-{rows}x{shape.columns}-{shape.classes}.parquet"
+    size = max(FEWEST_GROUP_ROWS, GROUP_CELLS // shape.columns)
+    path = folder / f"{shape.kind}-{rows}x{shape.columns}-{shape.classes}-{size}.parquet"
     if path.exists():
         return path
     folder.mkdir(parents=True, exist_ok=True)
     making = path.with_suffix(".making")
-    size = max(1, GROUP_CELLS // shape.columns)
     with pq.ParquetWriter(making, _group(0, shape, 0).schema) as writer:
         for start in range(0, rows, size):
             writer.write_table(_group(min(size, rows - start), shape, start))

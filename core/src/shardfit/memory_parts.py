@@ -98,8 +98,8 @@ def _profile_parts(shape: DataShape) -> list[MemoryPart]:
     return [
         MemoryPart(
             "sample",
-            2 * share,
-            "the rows that bins are chosen from, twice while they are put together",
+            share if shape.shares_driver else 2 * share,
+            "the rows that bins are chosen from" + ("" if shape.shares_driver else ", twice while they are sent"),
             ("profile",),
         ),
         MemoryPart(

@@ -50,6 +50,39 @@ class SampleSpec:
             return np.ones(len(row_ids), dtype=bool)
         return hash_rows(row_ids, self.seed) < rows_below(self.fraction)
 
+    def most_kept(self, rows: int) -> int:
+        """Return how many of `rows` rows the sample keeps at most, but for one draw in a hundred million."""
+        expected = self.fraction * rows
+        return min(rows, int(expected + 6 * expected**0.5) + 1)
+
+
+class SampledRows:
+    """Takes in sampled rows, which lie column by column in one piece of memory: cut points are chosen so.
+
+    Args:
+        features: Number of columns.
+        room: For how many rows there is to be room; more are copied into a larger piece.
+    """
+
+    def __init__(self, features: int, room: int) -> None:
+        # The system gives memory when it is written to, so that too much room costs nothing.
+        self._columns = np.empty((features, room), dtype=np.float32)
+        self._rows = 0
+
+    def add(self, features: Float32Array, kept: Int64Array) -> None:
+        """Take in the rows `kept` of `features` (float32, shape [rows, features])."""
+        start, stop = self._rows, self._rows + len(kept)
+        if stop > self._columns.shape[1]:
+            smaller, room = self._columns, max(stop, 2 * self._columns.shape[1])
+            self._columns = np.empty((len(smaller), room), dtype=np.float32)
+            self._columns[:, :start] = smaller[:, :start]
+        self._columns[:, start:stop] = np.take(features.T, kept, axis=1)
+        self._rows = stop
+
+    def build(self) -> Float32Array:
+        """Return what was taken in: float32, shape [rows, features]; a view."""
+        return self._columns[:, : self._rows].T
+
 
 @dataclass(frozen=True, eq=False)
 class DistinctValues:

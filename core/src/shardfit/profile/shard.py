@@ -63,6 +63,7 @@ def profile_shard(
         request.terms,
         request.specs[reader.dataset],
         spec.sparse_features,
+        reader.rows,
     )
     integers = [j for j, cast in enumerate(spec.feature_casts) if _is_wide_integer(cast)]
     for batch in reader.batches():

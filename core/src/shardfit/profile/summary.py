@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import reduce
+from operator import add
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from shardfit.casts import CategoryMap
 from shardfit.exact_sum import LIMBS, exact_parts, exact_total
-from shardfit.profile.samples import DistinctBuilder, DistinctValues, SampleSpec
+from shardfit.profile.samples import DistinctBuilder, DistinctValues, SampledRows, SampleSpec
 from shardfit.profile.sparse_summary import SparseSummary, SparseSummaryBuilder
 from shardfit.sparse import SparseRows
 
@@ -91,36 +93,52 @@ class Profile:
     @classmethod
     def merge(cls, parts: Iterable[Profile]) -> Profile:
         """Return the profile of all rows of `parts` (at least one) together."""
-        return reduce(cls.__add__, parts)
+        parts = tuple(parts)
+        if len(parts) == 1:
+            return parts[0]
+        ids = np.concatenate([part.sample_ids for part in parts])
+        # Those of workers, one after another, are in order already.
+        order = None if (ids[1:] >= ids[:-1]).all() else np.argsort(ids, kind="stable")
+
+        def sampled(arrays: Iterable[Any]) -> Any:
+            joined = np.concatenate(list(arrays))
+            return joined if order is None else joined[order]
+
+        def added(name: str) -> Any:
+            return reduce(add, (getattr(part, name) for part in parts))
+
+        def least(name: str) -> Any:
+            return reduce(np.fmin, (getattr(part, name) for part in parts))
+
+        def most(name: str) -> Any:
+            return reduce(np.fmax, (getattr(part, name) for part in parts))
+
+        names = sorted(set().union(*(part.categories for part in parts)))
+        none: frozenset[str | int | bool] = frozenset()
+        return cls(
+            rows=added("rows"),
+            sample_ids=sampled([ids]),
+            sample=sampled(part.sample for part in parts),
+            sample_weights=sampled(part.sample_weights for part in parts),
+            sample_labels=sampled(part.sample_labels for part in parts),
+            minimum=least("minimum"),
+            maximum=most("maximum"),
+            missing=added("missing"),
+            beyond_float32=added("beyond_float32"),
+            distinct=tuple(reduce(add, column) for column in zip(*(part.distinct for part in parts), strict=True)),
+            categories={name: none.union(*(part.categories.get(name, none) for part in parts)) for name in names},
+            label_values=added("label_values"),
+            label_minimum=float(least("label_minimum")),
+            label_maximum=float(most("label_maximum")),
+            label_fraction=float(least("label_fraction")),
+            weight_maximum=float(most("weight_maximum")),
+            terms=added("terms"),
+            content=added("content") % 2**64,
+            sparse=None if any(part.sparse is None for part in parts) else added("sparse"),
+        )
 
     def __add__(self, other: Profile) -> Profile:
-        ids = np.concatenate([self.sample_ids, other.sample_ids])
-        order = np.argsort(ids, kind="stable")
-        names = self.categories.keys() | other.categories.keys()
-        none: frozenset[str | int | bool] = frozenset()
-        return Profile(
-            rows=self.rows + other.rows,
-            sample_ids=ids[order],
-            sample=np.concatenate([self.sample, other.sample])[order],
-            sample_weights=np.concatenate([self.sample_weights, other.sample_weights])[order],
-            sample_labels=np.concatenate([self.sample_labels, other.sample_labels])[order],
-            minimum=np.fmin(self.minimum, other.minimum),
-            maximum=np.fmax(self.maximum, other.maximum),
-            missing=self.missing + other.missing,
-            beyond_float32=self.beyond_float32 + other.beyond_float32,
-            distinct=tuple(a + b for a, b in zip(self.distinct, other.distinct, strict=True)),
-            categories={
-                name: self.categories.get(name, none) | other.categories.get(name, none) for name in sorted(names)
-            },
-            label_values=self.label_values + other.label_values,
-            label_minimum=float(np.fmin(self.label_minimum, other.label_minimum)),
-            label_maximum=float(np.fmax(self.label_maximum, other.label_maximum)),
-            label_fraction=float(np.fmin(self.label_fraction, other.label_fraction)),
-            weight_maximum=float(np.fmax(self.weight_maximum, other.weight_maximum)),
-            terms=self.terms + other.terms,
-            content=(self.content + other.content) % 2**64,
-            sparse=None if self.sparse is None or other.sparse is None else self.sparse + other.sparse,
-        )
+        return Profile.merge((self, other))
 
     def without_sample(self) -> Profile:
         """Return the profile without the values that bins are chosen from, which take memory."""
@@ -152,17 +170,24 @@ class ProfileBuilder:
         terms: Number of terms that will be summed.
         spec: What to keep.
         sparse_features: Number of sparse features, which are then the only ones; None where features are dense.
+        rows: How many rows will be taken in; with fewer than come, the sample is copied now and then.
     """
 
     def __init__(
-        self, features: int, outputs: int, terms: int, spec: SampleSpec, sparse_features: int | None = None
+        self,
+        features: int,
+        outputs: int,
+        terms: int,
+        spec: SampleSpec,
+        sparse_features: int | None = None,
+        rows: int = 0,
     ) -> None:
         self._spec = spec
         self._sparse = None if sparse_features is None else SparseSummaryBuilder(sparse_features, spec)
         self._empty = Profile.empty(features, outputs, terms, spec)
         self._rows = 0
         self._ids: list[Int64Array] = []
-        self._sample: list[Float32Array] = []
+        self._sample = SampledRows(features, spec.most_kept(rows))
         self._weights: list[Float32Array] = []
         self._sample_labels: list[Float32Array] = []
         self._label_minimum = self._label_maximum = float("nan")
@@ -189,8 +214,7 @@ class ProfileBuilder:
         self._rows += len(row_ids)
         kept = np.flatnonzero(self._spec.keeps(row_ids))
         self._ids.append(row_ids[kept])
-        # Columns stay contiguous: cut points are chosen column by column.
-        self._sample.append(np.take(features.T, kept, axis=1))
+        self._sample.add(features, kept)
         self._weights.append(weights[kept] if weights is not None else np.ones(len(kept), dtype=np.float32))
         if weights is not None:
             self._weight_maximum = float(np.fmax(self._weight_maximum, weights.max()))
@@ -249,7 +273,7 @@ class ProfileBuilder:
         return Profile(
             rows=self._rows,
             sample_ids=np.concatenate([self._empty.sample_ids, *self._ids]),
-            sample=np.concatenate([self._empty.sample.T, *self._sample], axis=1).T,
+            sample=self._sample.build(),
             sample_weights=np.concatenate([self._empty.sample_weights, *self._weights]),
             sample_labels=np.concatenate([self._empty.sample_labels, *self._sample_labels]),
             minimum=self._minimum,
