@@ -15,6 +15,7 @@ from hypothesis.extra import numpy as hnp
 from shardfit.exact_sum import exact_total
 from shardfit.matrix_reader import digest_content
 from shardfit.profile import LARGEST_EXACT_INTEGER, DistinctValues, Profile, ProfileBuilder, SampleSpec
+from shardfit.profile.samples import SampledRows
 from shardfit.row_hash import hash_values
 
 Array = npt.NDArray[Any]
@@ -225,3 +226,23 @@ def test_what_is_kept_without_the_sample_does_not_hold_it() -> None:
     assert kept.shape == (0, 3)
     # A view would.
     assert kept.base is None
+
+
+@given(st.lists(st.integers(0, 40), max_size=6), st.integers(0, 60))
+def test_sampled_rows_are_those_taken_in_however_much_room_there_was(sizes: list[int], room: int) -> None:
+    taken, sampled = [np.zeros((0, 3), dtype=np.float32)], SampledRows(3, room)
+    for number, size in enumerate(sizes):
+        features = np.asfortranarray(np.arange(3 * size, dtype=np.float32).reshape(size, 3) + 1000 * number)
+        kept = np.arange(0, size, 2)
+        sampled.add(features, kept)
+        taken.append(features[kept])
+    found = sampled.build()
+    np.testing.assert_array_equal(found, np.concatenate(taken))
+    assert all(found[:, j].flags.c_contiguous for j in range(3))
+
+
+@pytest.mark.parametrize("fraction", [0.0, 1e-4, 0.3, 1.0])
+def test_there_is_room_for_the_sample_of_a_shard(fraction: float) -> None:
+    for seed in range(50):
+        spec = SampleSpec(seed, fraction)
+        assert spec.keeps(np.arange(5_000)).sum() <= spec.most_kept(5_000) <= 5_000
