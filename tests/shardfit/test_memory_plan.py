@@ -80,6 +80,17 @@ def test_the_sample_is_limited_in_rows_and_bytes_and_divided_among_workers() -> 
     assert MemoryPlan.of(core_parts(shapes[0], profiles=False))["sample"] == 0
 
 
+def test_columns_of_files_take_memory_while_they_are_decoded_those_in_memory_do_not() -> None:
+    def decoders(file_rows: int, columns: int) -> int:
+        shape = DataShape(10**6, 10**6, columns, row_bytes=4 * columns, file_rows=file_rows)
+        return MemoryPlan.of(core_parts(shape, profiles=False))["decoders"]
+
+    assert decoders(0, 10) == 0
+    assert decoders(1_000, 2_000) == 2_000 * 14_000
+    # A buffer, a dictionary and a page are bounded, however large the row group.
+    assert decoders(10**9, 10) == decoders(10**6, 10) == 10 * 3_670_016
+
+
 def test_batches_of_small_fragments_are_planned_as_they_are_joined() -> None:
     def batches(fragment_rows: int, row_bytes: int, rows: int = 10**6) -> int:
         shape = DataShape(rows, rows, 10, row_bytes=row_bytes, fragment_rows=fragment_rows)

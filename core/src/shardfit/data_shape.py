@@ -16,6 +16,7 @@ class DataShape:
         eval_rows: Rows of the largest shard of each evaluation set, added up.
         row_bytes: Bytes of a row of the needed columns as they are decoded; 0 for 4 a column.
         fragment_rows: Rows of the largest fragment, which a batch has no more of unless it is joined; 0 where unknown.
+        file_rows: Rows of the largest fragment that is decoded from a file; 0 where none is.
         columns: Number of needed columns; 0 for the features alone.
         shares_driver: Whether the worker is the driver's process, which merges the profile.
         on_gpu: Whether workers have GPUs.
@@ -32,6 +33,7 @@ class DataShape:
     eval_rows: int = 0
     row_bytes: int = 0
     fragment_rows: int = 0
+    file_rows: int = 0
     columns: int = 0
     shares_driver: bool = False
     on_gpu: bool = False

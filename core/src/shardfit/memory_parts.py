@@ -11,7 +11,8 @@ from shardfit.sparse import SAMPLED_VALUE_BYTES, most_distinct
 
 _PROCESS = 180 * 2**20
 _BATCHES = 4
-_COLUMN_BUFFER = 2**20
+# Of each column that is being decoded from a file: its read buffer, its dictionary twice, a page.
+_COLUMN_STATE, _MOST_COLUMN_BYTES = 3.5, 2**20
 _DISTINCT = 1024
 # A range of bytes of a text file, and the words of the part of it that is being parsed.
 _PARSED = 64 * 2**20
@@ -41,6 +42,7 @@ def core_parts(shape: DataShape, *, profiles: bool, batches: int = _BATCHES) -> 
             f"{batches} batches of {rows:,} decoded rows, {row_bytes:,} bytes each, and one of them as float32",
             ("profile", "ingest"),
         ),
+        _decoders(shape, row_bytes),
     ]
     return [*parts, *_profile_parts(shape)] if profiles else parts
 
@@ -90,6 +92,17 @@ def sample_bytes(rows: int, features: int) -> int:
 
 def _process() -> MemoryPart:
     return MemoryPart("process", _PROCESS, "Python, pyarrow, NumPy and shardfit themselves")
+
+
+def _decoders(shape: DataShape, row_bytes: int) -> MemoryPart:
+    columns = shape.columns or shape.features
+    column = min(shape.file_rows * row_bytes // max(columns, 1), _MOST_COLUMN_BYTES)
+    return MemoryPart(
+        "decoders",
+        int(_COLUMN_STATE * column) * columns,
+        f"buffers, dictionaries and pages of {columns:,} columns that are read at once",
+        ("profile", "ingest"),
+    )
 
 
 def _profile_parts(shape: DataShape) -> list[MemoryPart]:

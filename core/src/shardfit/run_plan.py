@@ -355,6 +355,7 @@ def _shape(
     train = datasets[TRAIN]
     total = train.shard_plan.rows
     schema = train.source.schema()
+    fragments = [fragment for dataset in datasets.values() for fragment in dataset.fragments]
     shape = DataShape(
         rows,
         total,
@@ -362,7 +363,9 @@ def _shape(
         sum(largest.values()),
         row_bytes=sum(decoded_width(schema.field(name).type) for name in roles.all),
         columns=len(roles.all),
-        fragment_rows=max(fragment.rows for dataset in datasets.values() for fragment in dataset.fragments),
+        fragment_rows=max(fragment.rows for fragment in fragments),
+        # What is in memory has no version.
+        file_rows=max((fragment.rows for fragment in fragments if fragment.version), default=0),
         shares_driver=layout.engine == "inline",
         on_gpu=layout.uses_gpu,
     )
