@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from shardfit import kept_shards
+from shardfit import DataConnector, kept_shards
 from shardfit.binned_trainer import BinReference
 from shardfit.casts import CategoryMap, ColumnCast
 from shardfit.columns import ColumnRoles
@@ -25,6 +25,7 @@ from shardfit.kept_bins import NAME, BinKeeping, KeptBins, forget_bins
 from shardfit.kept_shards import shard_key
 from shardfit.local_disk import own_folder
 from shardfit.matrix_reader import MatrixReader, MatrixSpec
+from shardfit.registry import default_registry
 from shardfit.scaling import WorkerSlot
 from shardfit.shard_plan import FragmentSlice, Shard
 from shardfit.shard_reader import ShardReader
@@ -228,3 +229,27 @@ def test_data_that_cannot_be_recognised_is_kept_for_one_driver_only() -> None:
     later = {"driver": "another"}
     assert key(keeping=later) == key()
     assert key(keeping=later, fragment={"version": ""}) != key(fragment={"version": ""})
+
+
+def test_another_way_of_reading_the_same_files_is_another_plan(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("x,y\n1,2\n-,3\n")
+
+    def place(driver: str = "driver", **options: Any) -> str:
+        connector = DataConnector.from_csv(str(tmp_path / "rows.csv"), **options)
+        source = connector.resolve(default_registry())
+        plan: Any = SimpleNamespace(shard_plan=SimpleNamespace(digest="d"), source=source, fragments=source.fragments())
+        return BinKeeping.of("run", {"train": plan}, driver, always=False).place
+
+    assert place(null_values=["-"]) == place("another", null_values=["-"])
+    assert place(null_values=["-"]) != place()
+
+
+def test_the_last_process_that_holds_a_run_removes_what_a_killed_one_has_left(root: Path) -> None:
+    one, other = KeptBins(KEEPING), KeptBins(KEEPING)
+    half_written = next(path for path in (root / "run-1").iterdir() if path.is_dir()) / ".half"
+    half_written.mkdir()
+    write(half_written)
+    one.close(keep=False)
+    assert half_written.exists()
+    other.close(keep=False)
+    assert not (root / "run-1").exists()

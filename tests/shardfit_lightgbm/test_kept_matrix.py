@@ -16,7 +16,7 @@ import pytest
 
 from benchmarks.faults.holds import hold_of
 from benchmarks.invariance_cases import invariance_table
-from shardfit import Cancellation, Job, TrainResult, resume_run, train
+from shardfit import Cancellation, Job, TrainResult, kept_bins, kept_shards, resume_run, train
 from shardfit.errors import RunCancelledError, WorkerError, WorkerLostError
 from shardfit.events import BinsKept, BinsRejected, BinsTaken, Event, MetricsReported, WorkerLost
 from shardfit.kept_bins import NAME
@@ -157,6 +157,35 @@ def test_nothing_is_kept_that_is_not_worth_it_or_not_wanted_or_cannot_be(
     assert not bins_of(events)
     assert (result.plan.memory["kept bins"] > 0) == (keep_bins == "auto")
     assert list(scratch.iterdir()) == []
+
+
+@pytest.mark.parametrize(("share", "kept"), [(1, {("BinsKept", 1): 2}), (10**15, {})])
+def test_where_nothing_is_said_what_is_quickly_written_is_kept(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, share: int, kept: dict[tuple[str, int], int]
+) -> None:
+    monkeypatch.setattr(kept_shards, "WORTH_SECONDS", 0.0)
+    monkeypatch.setattr(kept_shards, "QUICK_SHARE", share)
+    monkeypatch.setattr(kept_shards, "is_ram_disk", lambda folder: False)
+    events: list[Event] = []
+    train(job(data, tmp_path / "stage", keep_bins="auto"), observers=[events.append])
+    assert bins_of(events) == kept
+
+
+def test_bins_that_vanish_while_they_are_taken_up_are_made_again(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def checked_and_gone(folder: Path) -> dict[str, Any]:
+        facts = check(folder)
+        (folder / "labels.npy").unlink()
+        return facts
+
+    check = kept_bins._checked
+    monkeypatch.setattr(kept_bins, "_checked", checked_and_gone)
+    events: list[Event] = []
+    lost = Raises(tmp_path / "lost", WorkerLostError)
+    result = train(job(data, tmp_path / "stage", lost), observers=[events.append])
+    assert bins_of(events) == {("BinsKept", 1): 2, ("BinsRejected", 2): 2, ("BinsKept", 2): 2}
+    assert files_of(result) == files_of(train(job(data, tmp_path / "stage", keep_bins="never")))
 
 
 def test_a_run_that_has_no_place_to_keep_anything_says_so_and_goes_on(

@@ -12,6 +12,7 @@ import fcntl
 import hashlib
 import json
 import os
+import pickle
 import shutil
 import time
 import uuid
@@ -20,11 +21,14 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self
 
 from shardfit.errors import CacheError
 from shardfit.local_disk import own_folder, own_path
 from shardfit.stores.files import locked
+
+if TYPE_CHECKING:
+    from shardfit.run_plan import DatasetPlan
 
 NAME = "shardfit-bins"
 # A run may wait for ten minutes for its next attempt.
@@ -40,7 +44,7 @@ class BinKeeping:
 
     Args:
         run_id: Bins are kept for later attempts of this run only.
-        plans: Dataset name -> digest of its shard plan.
+        plans: Dataset name -> digest of its shard plan and of how its source reads.
         driver: Drawn by each driver. Data that cannot be recognised again is the same for one driver only.
         always: Whether also what takes little time to bin is kept.
     """
@@ -49,6 +53,19 @@ class BinKeeping:
     plans: Mapping[str, str]
     driver: str
     always: bool = False
+
+    @classmethod
+    def of(cls, run_id: str, datasets: Mapping[str, DatasetPlan], driver: str, *, always: bool) -> Self:
+        """Return for whom an attempt keeps bins.
+
+        Args:
+            run_id: Of the run.
+            datasets: By name.
+            driver: Drawn by this driver.
+            always: Whether also what takes little time to bin is kept.
+        """
+        plans = {name: f"{plan.shard_plan.digest} {_source_digest(plan, driver)}" for name, plan in datasets.items()}
+        return cls(run_id, plans, driver, always)
 
     @cached_property
     def place(self) -> str:
@@ -122,8 +139,16 @@ class KeptBins:
         """Remove what is kept under `key`, if anything is."""
         shutil.rmtree(self._place / key, ignore_errors=True)
 
-    def close(self) -> None:
-        """Let go of it. Folders without content go."""
+    def close(self, *, keep: bool = True) -> None:
+        """Let go of it.
+
+        Args:
+            keep: Whether what others have left half-written stays, too; else the last process to hold it removes all.
+        """
+        with suppress(OSError):
+            if not keep:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(self._run, ignore_errors=True)
         for folder in (self._place, self._run):
             with suppress(OSError):
                 folder.rmdir()
@@ -152,6 +177,17 @@ class KeptBins:
         return sum(size.st_size for size in sizes), (shutil.disk_usage(self._root).free + written) // 2
 
 
+def _source_digest(plan: DatasetPlan, driver: str) -> str:
+    """Return a digest of how a source reads, its options included: two ways of reading a file give other values."""
+    # Those of one driver are the same ones, and what is in memory would take long to look through.
+    if not all(fragment.version for fragment in plan.fragments):
+        return driver
+    try:
+        return hashlib.sha256(pickle.dumps(plan.source)).hexdigest()
+    except (pickle.PicklingError, AttributeError, TypeError):
+        return driver
+
+
 def remove_left(root: Path, after_seconds: float = LEFT_SECONDS) -> None:
     """Remove what runs have left behind that have no process here any more.
 
@@ -166,6 +202,12 @@ def remove_left(root: Path, after_seconds: float = LEFT_SECONDS) -> None:
                 mark.touch()
             if time.time() - mark.stat().st_mtime >= after_seconds:
                 shutil.rmtree(folder, ignore_errors=True)
+
+
+def sweep() -> None:
+    """Remove what is left on this machine, if anything is. Called by every worker that may keep bins."""
+    if own_path(NAME).is_dir():
+        remove_left(own_folder(NAME))
 
 
 def anything_kept(run_id: str) -> bool:

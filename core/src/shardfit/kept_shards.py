@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, Self
 
 from shardfit.coverage import DatasetCoverage, RowDigest
 from shardfit.engine import WorkerContext
-from shardfit.errors import CacheError, WorkerLostError
+from shardfit.engines.machine import memory
+from shardfit.errors import CacheError, StaleAttemptError, WorkerLostError
 from shardfit.events import BinsKept, BinsRejected, BinsTaken
-from shardfit.kept_bins import BinKeeping, KeptBins, anything_kept
+from shardfit.kept_bins import BinKeeping, KeptBins, anything_kept, sweep
 from shardfit.local_disk import is_ram_disk, scratch_folder
 from shardfit.matrix_reader import MatrixReader
 from shardfit.plain_values import plain_value
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 # What is binned in less time is binned again as fast as it is noticed, and looked for, on the disk.
 WORTH_SECONDS = 1.0
+# Systems write this part of memory behind one's back, and make a process wait for the disk beyond twice of it.
+QUICK_SHARE = 20
 
 
 class KeptShards:
@@ -51,6 +54,11 @@ class KeptShards:
         self._keys: list[str] = []
 
     def __enter__(self) -> Self:
+        if self._keeping is not None:
+            try:
+                sweep()
+            except OSError as error:
+                self._reject("", error)
         if self._keeping is not None and self._bytes(1):
             try:
                 # A run that keeps nothing touches no disk.
@@ -64,10 +72,12 @@ class KeptShards:
     ) -> None:
         if self._kept is None:
             return
-        if kind is None or not issubclass(kind, WorkerLostError):
+        # Whoever is told that a newer attempt goes on must not remove what that one may be taking up.
+        lost = kind is not None and issubclass(kind, WorkerLostError | StaleAttemptError)
+        if not lost:
             for key in self._keys:
                 self._kept.remove(key)
-        self._kept.close()
+        self._kept.close(keep=lost)
 
     def take(
         self, dataset: str, reader: MatrixReader, opened: Any, content: int | None
@@ -92,7 +102,8 @@ class KeptShards:
             if not coverage.exact:
                 self._trainer.release(matrix)
                 raise CacheError(f"taking up the bins of {dataset!r}", f"they hold other rows: {coverage!r}")
-        except CacheError as error:
+        except (OSError, EOFError) as error:
+            # A `CacheError`, or what a file gives that was removed, or damaged, since it was looked at.
             self._kept.remove(key)
             self._reject(dataset, error)
             return None
@@ -115,16 +126,15 @@ class KeptShards:
         """
         if self._keeping is None or not self._bytes(1) or not coverage.exact:
             return
-        if not self._keeping.always and (binned_seconds < WORTH_SECONDS or is_ram_disk(scratch_folder())):
+        needed = self._bytes(reader.rows)
+        if not self._keeping.always and not _worth(binned_seconds, needed):
             return
         key, begun = self._key(dataset, reader), self._context.clock()
         handed = coverage.handed
         facts = {"rows": handed.rows, "powers": list(handed.powers), "content": coverage.handed_content}
         try:
             self._kept = self._kept or KeptBins(self._keeping)
-            size = self._kept.keep(
-                key, self._bytes(reader.rows), lambda folder: self._trainer.keep(matrix, folder), facts
-            )
+            size = self._kept.keep(key, needed, lambda folder: self._trainer.keep(matrix, folder), facts)
         except OSError as error:
             self._reject(dataset, error)
             return
@@ -150,11 +160,20 @@ class KeptShards:
         depends = self._trainer.bins_depend_on(self._config)
         return shard_key(self._keeping, self._context, dataset, reader, self._reference, depends)
 
-    def _reject(self, dataset: str, error: OSError) -> None:
+    def _reject(self, dataset: str, error: Exception) -> None:
         self._emit(BinsRejected(worker=self._context.rank, dataset=dataset, reason=str(error)))
 
     def _emit(self, event: BinsKept | BinsTaken | BinsRejected) -> None:
         self._context.emit(event)
+
+
+def _worth(binned_seconds: float, needed: int) -> bool:
+    """Return whether what was binned in some seconds is kept where nothing else is said.
+
+    What is larger than a small part of memory would wait for the disk to be written, and all peers with it.
+    """
+    quick = needed <= memory() // QUICK_SHARE
+    return quick and binned_seconds >= WORTH_SECONDS and not is_ram_disk(scratch_folder())
 
 
 def shard_key(

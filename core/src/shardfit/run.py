@@ -211,8 +211,7 @@ class Run:
         """Return for whom the workers of this attempt keep what they bin; None to keep nothing."""
         if self.job.keep_bins == "never":
             return None
-        plans = {name: dataset.shard_plan.digest for name, dataset in plan.datasets.items()}
-        return BinKeeping(self.run_id, plans, self._drawn, always=self.job.keep_bins == "always")
+        return BinKeeping.of(self.run_id, plan.datasets, self._drawn, always=self.job.keep_bins == "always")
 
     def emit(self, event: Event) -> None:
         """Pass an event to every observer."""

@@ -128,5 +128,5 @@ def _row_ids(reader: MatrixReader) -> npt.NDArray[np.int64]:
 def _explained(asked: str) -> Iterator[None]:
     try:
         yield
-    except (lgb.basic.LightGBMError, ValueError) as error:
+    except (lgb.basic.LightGBMError, OSError, EOFError, ValueError) as error:
         raise CacheError(asked, str(error)) from error
