@@ -40,7 +40,7 @@ def rows_of(source: CsvSource) -> list[dict[str, object]]:
 
 
 @given(
-    values=st.lists(st.tuples(st.integers(-5, 5), TEXT), max_size=12),
+    values=st.lists(st.tuples(st.integers(-5, 5), TEXT), max_size=25),
     block=st.integers(1, 60),
     newline=st.sampled_from(["\n", "\r\n", "\r", "\n\n"]),
     last_newline=st.booleans(),
