@@ -72,7 +72,7 @@ def totals(layout: WorkerLayout) -> tuple[int, int]:
     return layout.workers, sum(slot.cpus for slot in layout.slots)
 
 
-@given(clusters(max_nodes=30), scaling_requests())
+@given(clusters(), scaling_requests())
 def test_a_request_is_refused_with_numbers_exactly_when_it_does_not_fit(
     cluster: ClusterResources, request: ScalingRequest
 ) -> None:
@@ -89,7 +89,7 @@ def test_a_request_is_refused_with_numbers_exactly_when_it_does_not_fit(
     assert caught.value.advice.endswith(".")
 
 
-@given(clusters(max_nodes=30, engines=("ray",)), scaling_requests(workers=st.integers(1, 300)))
+@given(clusters(engines=("ray",)), scaling_requests(workers=st.integers(1, 300)))
 def test_workers_asked_for_are_spread_evenly_as_far_as_there_is_room(
     cluster: ClusterResources, request: ScalingRequest
 ) -> None:
@@ -100,7 +100,7 @@ def test_workers_asked_for_are_spread_evenly_as_far_as_there_is_room(
     assert all(placed[name] >= min(most - 1, capacity[name]) for name in capacity)
 
 
-@given(clusters(max_nodes=30), scaling_requests())
+@given(clusters(), scaling_requests())
 def test_workers_of_one_node_have_equal_shares(cluster: ClusterResources, request: ScalingRequest) -> None:
     layout = decided(cluster, request)
     shares = {slot.node: (slot.cpus, slot.memory) for slot in layout.slots}
@@ -110,9 +110,7 @@ def test_workers_of_one_node_have_equal_shares(cluster: ClusterResources, reques
     assert [order[slot.node] for slot in layout.slots] == sorted(order[slot.node] for slot in layout.slots)
 
 
-@given(
-    clusters(max_nodes=30, engines=("ray",)), clusters(1, 1, engines=("ray",)), scaling_requests(workers=ALL), st.data()
-)
+@given(clusters(engines=("ray",)), clusters(1, 1, engines=("ray",)), scaling_requests(workers=ALL), st.data())
 def test_one_node_more_never_means_fewer_workers_or_cpus(
     cluster: ClusterResources, single: ClusterResources, request: ScalingRequest, data: st.DataObject
 ) -> None:
@@ -127,7 +125,7 @@ def test_one_node_more_never_means_fewer_workers_or_cpus(
     assert totals(after)[1] >= totals(before)[1]
 
 
-@given(clusters(max_nodes=30, engines=("ray",)), scaling_requests(workers=ALL, use_gpu=(False,)))
+@given(clusters(engines=("ray",)), scaling_requests(workers=ALL, use_gpu=(False,)))
 def test_all_means_every_whole_cpu_of_a_cluster_for_large_data(
     cluster: ClusterResources, request: ScalingRequest
 ) -> None:
@@ -140,7 +138,7 @@ def test_all_means_every_whole_cpu_of_a_cluster_for_large_data(
         assert many.workers == sum(rooms(cluster, request, gpu=False).values())
 
 
-@given(clusters(max_nodes=30, engines=("ray",)))
+@given(clusters(engines=("ray",)))
 def test_all_means_every_gpu_that_a_whole_cpu_can_feed(cluster: ClusterResources) -> None:
     request = ScalingRequest(use_gpu=True, **LARGE)
     layout = decided(cluster, request)
@@ -148,7 +146,7 @@ def test_all_means_every_gpu_that_a_whole_cpu_can_feed(cluster: ClusterResources
 
 
 @given(
-    clusters(max_nodes=30, engines=("ray",)),
+    clusters(engines=("ray",)),
     scaling_requests(workers=ALL),
     st.integers(1, SMALL_ROWS - 1),
     st.integers(1, SMALL_BYTES - 1),
@@ -187,7 +185,7 @@ def test_small_data_is_scaled_out_where_workers_are_asked_for() -> None:
     assert POLICY.decide(on_ray(node("a", 2), node("b", 2)), ScalingRequest(workers=2, **SMALL)).workers == 2
 
 
-@given(clusters(max_nodes=30), scaling_requests())
+@given(clusters(), scaling_requests())
 def test_reasons_are_sentences_that_name_the_device(cluster: ClusterResources, request: ScalingRequest) -> None:
     layout = decided(cluster, request)
     assert all(reason.endswith(".") for reason in layout.reasons)
@@ -268,7 +266,7 @@ def test_a_cluster_without_nodes_is_refused() -> None:
         POLICY.decide(on_ray(), ScalingRequest())
 
 
-@given(clusters(1, 30, engines=("ray",)), scaling_requests(), st.data())
+@given(clusters(min_nodes=1, engines=("ray",)), scaling_requests(), st.data())
 def test_after_a_loss_the_run_goes_on_with_what_is_left_on_the_same_device(
     cluster: ClusterResources, request: ScalingRequest, data: st.DataObject
 ) -> None:

@@ -31,7 +31,7 @@ def total_rows(fragments: Sequence[Fragment]) -> int:
 
 
 @st.composite
-def cases(draw: st.DrawFn, name: str, max_fragments: int = 60, max_rows: int = 10**9, max_workers: int = 1000) -> Case:
+def cases(draw: st.DrawFn, name: str, max_fragments: int = 200, max_rows: int = 10**9, max_workers: int = 1000) -> Case:
     fragments = draw(fragment_lists(max_fragments, max_rows))
     groups = draw(group_runs(total_rows(fragments))) if name == "groups" else None
     return fragments, draw(worlds(max_workers)), ShardingConstraints(groups)
