@@ -12,7 +12,7 @@ not know the number of ranks either.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import accumulate
 from typing import NamedTuple, TypeAlias
 
@@ -129,20 +129,6 @@ def left_after(rows: int, deals: Sequence[Deal]) -> Positions:
     for deal in deals:
         left = Dealing(left, deal, 1).after(deal.steps)
     return left
-
-
-def joined(ranges: Iterable[Range]) -> Iterator[Range]:
-    """Yield ranges with those that touch made one."""
-    held: Range | None = None
-    for start, stop in ranges:
-        if held is not None and held[1] == start:
-            held = (held[0], stop)
-        else:
-            if held is not None:
-                yield held
-            held = (start, stop)
-    if held is not None:
-        yield held
 
 
 def _too_few(rows: int, world_size: int) -> InvalidArgumentError:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from shardfit.errors import ChangedDataError
 from shardfit.source import DataSource, Fragment
 from shardfit_pytorch.data.columns import TensorColumns
-from shardfit_pytorch.data.dealing import Range, joined
+from shardfit_pytorch.data.dealing import Range
 from shardfit_pytorch.data.order import EpochOrder, Piece
 
 Int64Array = npt.NDArray[np.int64]
@@ -96,7 +96,7 @@ class RowReader:
         """
         run: _Run | None = None
         wanted: list[Range] = []
-        for start, stop in joined(ranges):
+        for start, stop in ranges:
             at = start
             while at < stop:
                 if run is None or not run.start <= at < run.stop:
@@ -105,7 +105,11 @@ class RowReader:
                     run = None  # Before the next one is there, or two windows are held.
                     run = self._run_at(at)
                 end = min(stop, run.stop)
-                wanted.append((at - run.start, end - run.start))
+                first = at - run.start
+                # Ranges that touch are one; here, since to look for them beforehand would be to go through all steps.
+                if wanted and wanted[-1][1] == first:
+                    first = wanted.pop()[0]
+                wanted.append((first, end - run.start))
                 at = end
         yield from self._take(run, wanted)
 
