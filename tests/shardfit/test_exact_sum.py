@@ -38,6 +38,13 @@ def test_the_total_is_right_at_the_ends_of_the_range(numbers: list[float]) -> No
     assert exact_total(exact_parts(array(numbers))) == rounded_once(numbers)
 
 
+@given(st.lists(st.one_of(st.integers(-(2**52), 2**52), st.sampled_from([0, 1, -1, 0.5])).map(float), max_size=40))
+def test_whole_numbers_have_the_limbs_that_others_have(numbers: list[float]) -> None:
+    half = exact_parts(array([*numbers, 0.5])) + exact_parts(array([-0.5]))
+    assert exact_parts(array(numbers)).tolist() == carry(half).tolist()
+    assert exact_total(exact_parts(array(numbers))) == rounded_once(numbers)
+
+
 @given(values, st.randoms(use_true_random=False), st.integers(1, 6))
 def test_any_order_and_any_shards_give_the_same_limbs(numbers: list[float], random: Random, shards: int) -> None:
     shuffled = random.sample(numbers, len(numbers))

@@ -24,6 +24,8 @@ _UNIT = 2**1074
 # Temporaries stay in the cache. Sums of 26-bit integers would be exact in a float64 up to 2**27 rows.
 _BLOCK_ROWS = 2**15
 _NOT_FINITE = 2047
+# So many tell most values that are no whole numbers.
+_FEW = 16
 
 
 def exact_parts(values: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
@@ -38,7 +40,10 @@ def exact_parts(values: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
     Raises:
         ValueError: A value is not finite.
     """
-    bits = np.ascontiguousarray(values, dtype=np.float64).reshape(-1).view(np.uint64)
+    flat = np.ascontiguousarray(values, dtype=np.float64).reshape(-1)
+    if _adds_up_exactly(flat):
+        flat = np.array([flat.sum()])
+    bits = flat.view(np.uint64)
     counts = np.zeros(4096, dtype=np.int64)
     low = np.zeros(4096, dtype=np.int64)
     high = np.zeros(4096, dtype=np.int64)
@@ -53,6 +58,14 @@ def exact_parts(values: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
     counts[[0, 2048]] = 0  # subnormals and zeros have no implicit leading bit
     high += counts << _HALF_BITS
     return _parts_of_exponents(low[:2048] - low[2048:], high[:2048] - high[2048:])
+
+
+def _adds_up_exactly(values: npt.NDArray[np.float64]) -> bool:
+    """Return whether values are whole numbers with no sum beyond 2**53, as counts and classes are."""
+    if not len(values) or (values[:_FEW] != np.rint(values[:_FEW])).any():
+        return False
+    largest = max(float(values.max()), -float(values.min()))
+    return largest * len(values) <= 2.0**53 and not (values != np.rint(values)).any()
 
 
 def _integer_sums(sign_and_exponent: npt.NDArray[np.intp], integers: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
