@@ -69,7 +69,9 @@ def _note_restart(runs: Campaign, out: Path) -> None:
 
 def main() -> int:
     """Run the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.faults", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--runs", default="0:42", help="first and one past the last run, a:b")
     parser.add_argument("--seed", type=int, help="one run, by its seed")
     parser.add_argument("--out", type=Path, help="JSON file that results are added to")

@@ -133,7 +133,11 @@ def recovery(trainer: str, keep_bins: str, folder: Path) -> dict[str, float]:
 
 def main() -> int:
     """Run the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.faults.recovery",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--rows", type=int, default=2_000_000)
     parser.add_argument("--repeats", type=int, default=2, help="the first also imports and fills caches")
     parser.add_argument("--inside", help=argparse.SUPPRESS)
