@@ -57,8 +57,7 @@ def test_files_that_others_left_open_are_not_said_of_a_loop(monkeypatch: pytest.
     cycle: list[Any] = [(tmp_path / "x").open()]
     cycle.append(cycle)
     del cycle
-    no_lines: Any = None
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
-        group_keeper.GroupKeeper(no_lines)
+        group_keeper.GroupKeeper()
     assert said == []

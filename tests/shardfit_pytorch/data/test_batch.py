@@ -6,8 +6,10 @@ import copy
 import io
 import operator
 import pickle
+import sys
 from collections import ChainMap, OrderedDict
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from types import MappingProxyType
 from typing import Any
 
@@ -213,3 +215,34 @@ def test_a_column_that_is_none_is_named_with_its_neighbour() -> None:
     assert batch_of().get("idd") is None
     with pytest.raises(KeyError):
         batch_of().stack(["a", "z"])
+
+
+def test_batches_that_nobody_has_read_differ_by_what_they_hold() -> None:
+    one, other = ({"id": torch.tensor([number])} for number in (1, 2))
+    batches = [Batch((("id",),), (torch.tensor([[number]]),), ("id",)) for number in (1, 2, 1)]
+    assert batches[0] != batches[1]
+    assert batches[0] == batches[2]
+    assert one == batches[0]
+    assert other != batches[0]
+
+
+def test_a_column_that_is_set_to_none_is_none_whether_it_was_read_or_not() -> None:
+    batch = batch_of()
+    batch.update(a=None)  # type: ignore[arg-type]
+    batch |= {"new": None}
+    assert batch["a"] is None
+    assert batch["new"] is None
+    assert batch["b"].tolist() == COLUMNS["b"][:8].tolist()
+
+
+def test_threads_that_read_one_batch_all_find_its_tensors() -> None:
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(2) as threads:
+            for _ in range(300):
+                batch = batch_of()
+                found = [threads.submit(lambda read=batch: list(read.values())) for _ in range(2)]
+                assert all(tensor is not None for each in found for tensor in each.result())
+    finally:
+        sys.setswitchinterval(interval)

@@ -94,7 +94,7 @@ def join(rank: int, meeting: Meeting | None) -> Iterator[Collectives]:
     if meeting.world_size == 1:
         yield SoleWorker()
         return
-    connections = connect(rank, meeting)
+    connections = _connect(rank, meeting)
     with Peers(rank, connections, meeting.timeout_s) as peers:
         yield peers
 
@@ -145,17 +145,7 @@ def _accept(
         connection.close()
 
 
-def connect(rank: int, meeting: Meeting) -> dict[int, socket.socket]:
-    """Return a connection with each other worker, by rank, for what speaks with them in its own way; else use `join`.
-
-    Args:
-        rank: Of this worker.
-        meeting: What `meeting_point` yielded.
-
-    Raises:
-        WorkerError: Not all workers came in time; names those that did not.
-        WorkerLostError: The driver or a peer is gone.
-    """
+def _connect(rank: int, meeting: Meeting) -> dict[int, socket.socket]:
     asked = f"meeting the other workers on worker {rank}"
     deadline = time.monotonic() + meeting.join_timeout_s
     with ExitStack() as stack:
@@ -213,4 +203,4 @@ def _late(asked: str, meeting: Meeting, missing: list[int]) -> WorkerError:
     return WorkerError(asked, f"waited {meeting.join_timeout_s:g} s for {who}", advice)
 
 
-__all__ = ["Meeting", "connect", "join", "meeting_point"]
+__all__ = ["Meeting", "join", "meeting_point"]

@@ -17,7 +17,6 @@ from shardfit_pytorch.checkpoints import Checkpoints, Optimizers, RestoredState
 from shardfit_pytorch.config import check_hyper_params
 from shardfit_pytorch.dataset_tracker import DatasetTracker
 from shardfit_pytorch.ddp import data_parallel
-from shardfit_pytorch.direct_lines import DirectLines
 from shardfit_pytorch.outbox import Outbox
 from shardfit_pytorch.rendezvous import Meeting
 
@@ -35,7 +34,6 @@ class RunParts:
         outbox: Sends what the loop reports.
         tracker: Knows what the loop has read.
         checkpoints: Saves and loads.
-        lines: To the other ranks.
     """
 
     worker: WorkerContext
@@ -46,7 +44,6 @@ class RunParts:
     outbox: Outbox
     tracker: DatasetTracker
     checkpoints: Checkpoints
-    lines: DirectLines
 
 
 class MetricsReporter:
@@ -205,8 +202,7 @@ class TrainingContext:
             **options: Passed to `DistributedDataParallel`.
         """
         self.init_process_group()
-        lines = self._parts.lines if dist.get_world_size() == self.get_world_size() > 1 else None
-        return data_parallel(model, self._parts.tracker.step_rows, self.get_device(), lines, **options)
+        return data_parallel(model, self._parts.tracker.step_rows, self.get_device(), **options)
 
     def save_checkpoint(
         self,

@@ -9,9 +9,6 @@ import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
-from shardfit_pytorch.direct_lines import DirectLines
-from shardfit_pytorch.direct_mean import DirectMean
-
 
 class RowWeights:
     """Weighs a rank's gradients by its share of the step's rows, before DDP takes their mean over the ranks.
@@ -74,11 +71,7 @@ def _alone() -> tuple[int, int]:
 
 
 def data_parallel(
-    model: torch.nn.Module,
-    step_rows: Callable[[], tuple[int, int]],
-    device: torch.device,
-    lines: DirectLines | None,
-    **options: Any,
+    model: torch.nn.Module, step_rows: Callable[[], tuple[int, int]], device: torch.device, **options: Any
 ) -> DistributedDataParallel:
     """Return the model on its device, wrapped, with gradients that are weighed by rows.
 
@@ -86,7 +79,6 @@ def data_parallel(
         model: The same on every rank.
         step_rows: As for `RowWeights`.
         device: Of this rank.
-        lines: As for `DirectMean`; None where there are no other ranks.
         **options: Passed to `DistributedDataParallel`.
     """
     model = model.to(device)
@@ -97,6 +89,4 @@ def data_parallel(
     wrapped = DistributedDataParallel(model, **options)
     world_size = dist.get_world_size(options.get("process_group"))
     RowWeights(list(model.parameters()), step_rows, world_size).weigh(wrapped)
-    if options.get("process_group") is None:
-        DirectMean(lines).use_for(wrapped)
     return wrapped

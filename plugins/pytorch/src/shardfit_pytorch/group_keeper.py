@@ -13,20 +13,13 @@ from typing import Any
 
 import torch.distributed as dist
 
-from shardfit_pytorch.direct_lines import DirectLines
-
 _of_the_last_run: list[Any] = []
 
 
 class GroupKeeper:
-    """Keeps the default groups that a loop makes. Those of an earlier run in this process, idle since, go now.
+    """Keeps the default groups that a loop makes. Those of an earlier run in this process, idle since, go now."""
 
-    Args:
-        lines: To the other ranks, which go with the groups.
-    """
-
-    def __init__(self, lines: DirectLines) -> None:
-        self._lines = lines
+    def __init__(self) -> None:
         if _of_the_last_run:
             _of_the_last_run.clear()
             # Else a process that a DataLoader forks might collect what is left of them, and has none of their threads.
@@ -52,5 +45,4 @@ class GroupKeeper:
         """Close the groups now; they must have been idle for a moment. Peers that wait in a collective are told."""
         if dist.is_initialized():
             dist.destroy_process_group()
-        self._lines.close()
         self._groups.clear()

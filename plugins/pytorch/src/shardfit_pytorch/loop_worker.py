@@ -19,7 +19,6 @@ from shardfit_pytorch.config import DatasetUse, PyTorchConfig
 from shardfit_pytorch.context import RunParts, TrainingContext
 from shardfit_pytorch.data import BoundShardedConnector
 from shardfit_pytorch.dataset_tracker import DatasetTracker
-from shardfit_pytorch.direct_lines import DirectLines
 from shardfit_pytorch.group_keeper import GroupKeeper
 from shardfit_pytorch.loop_report import EpochRows, LoopReport
 from shardfit_pytorch.model_dir import files_in, model_folder
@@ -43,13 +42,12 @@ def run_on_worker(
         peers = stack.enter_context(joined(context, meeting))
         folder = stack.enter_context(model_folder(context.rank))
         outbox = stack.enter_context(closing(Outbox()))
-        lines = stack.enter_context(DirectLines(context.rank, meeting.lines))
-        keeper = GroupKeeper(lines)
+        keeper = GroupKeeper()
         tracker = DatasetTracker(context, outbox, keeper)
         checkpoints = Checkpoints(context, peers, outbox, tracker, settings.resume)
         datasets = dict(_datasets(context, shards, config, settings, tracker))
         training = TrainingContext(
-            RunParts(context, meeting, config.hyper_params, datasets, folder, outbox, tracker, checkpoints, lines)
+            RunParts(context, meeting, config.hyper_params, datasets, folder, outbox, tracker, checkpoints)
         )
         if context.slot.gpus:
             check_gpus(context, peers, training.get_device())

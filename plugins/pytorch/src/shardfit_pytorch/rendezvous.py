@@ -19,7 +19,6 @@ from typing import Any
 import torch.distributed as dist
 from torch._C._distributed_c10d import TCPStore
 
-from shardfit.collectives import meeting as collectives
 from shardfit.engine import WorkerContext, WorkerGroup
 from shardfit.errors import InvalidArgumentError, WorkerLostError
 
@@ -36,13 +35,11 @@ class Meeting:
         address: Of the machine that holds the store.
         port: Of the store.
         nodes: Node of each worker, by rank.
-        lines: Where workers get connected with each other, beside the store.
     """
 
     address: str
     port: int
     nodes: tuple[str, ...]
-    lines: collectives.Meeting
 
     def local_rank(self, rank: int) -> int:
         """Return the worker's number among those of its node."""
@@ -72,8 +69,7 @@ def meeting_store(workers: WorkerGroup) -> Iterator[Meeting]:
         master_listen_fd=listener.detach(),
     )
     try:
-        with collectives.meeting_point(workers) as lines:
-            yield Meeting(workers.address, port, tuple(slot.node for slot in workers.layout.slots), lines)
+        yield Meeting(workers.address, port, tuple(slot.node for slot in workers.layout.slots))
     finally:
         del store
 

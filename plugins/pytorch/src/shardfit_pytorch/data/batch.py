@@ -71,7 +71,7 @@ class Batch(dict[str, torch.Tensor]):
 
     Columns of one type lie in one block of memory, so that `stack`, `to`, `pin_memory` and the way from a `DataLoader`
     worker cost one tensor and not one a column. The tensor of a column is made when it is first asked for. It can be
-    changed like any dict.
+    changed like any dict. What is not Python and reads dicts, as TorchScript does, is given `dict(batch)`.
 
     Args:
         layout: Names of the columns of each block.
@@ -150,11 +150,12 @@ class Batch(dict[str, torch.Tensor]):
     def _fill(self) -> Self:
         """Make the tensors that are missing."""
         if self._missing:
-            self._missing = False
             for members, block in zip(self._layout, self._blocks, strict=True):
                 for name, view in zip(members, block.unbind(-2), strict=True):
                     if dict.get(self, name) is None:
                         super().__setitem__(name, view)
+            # Last, or another thread would take what is not there yet for what it is.
+            self._missing = False
         return self
 
     def _view(self, name: str) -> torch.Tensor:
@@ -167,12 +168,15 @@ class Batch(dict[str, torch.Tensor]):
         if self._receipts:
             self.taken()
         try:
-            tensor: Any = super().__getitem__(name)
+            tensor: torch.Tensor | None = super().__getitem__(name)
         except KeyError:
             near = get_close_matches(str(name), list(dict.keys(self)), n=1)
             advice = f"Did you mean {near[0]!r}?" if near else f"It has {list(dict.keys(self))!r:.500}."
             raise UnknownBatchColumnError(f"reading column {name!r} of a batch", "it has none", advice) from None
-        return self._view(name) if tensor is None and self._missing else tensor
+        if tensor is not None:
+            return tensor
+        # Another thread may have made it meanwhile.
+        return self._view(name) if self._missing else super().__getitem__(name)
 
     # Whatever reads a dict counts as use of it.
     def __iter__(self) -> Iterator[str]:
@@ -208,7 +212,7 @@ class Batch(dict[str, torch.Tensor]):
         """Do as a dict does."""
         given = dict(*arguments, **columns)
         # A DataLoader with batch_size=None updates a copy of each batch with the very tensors that it holds.
-        if any(dict.get(self, name) is not tensor for name, tensor in given.items()):
+        if any(tensor is None or dict.get(self, name) is not tensor for name, tensor in given.items()):
             self._change()
         super().update(given)
 
@@ -245,6 +249,9 @@ class Batch(dict[str, torch.Tensor]):
 
     def __eq__(self, other: object) -> bool:
         return self.copy() == (other.copy() if isinstance(other, Batch) else other)
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
 
     __hash__ = None
 
