@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +12,9 @@ from shardfit import Job, TrainResult, train
 from shardfit.connector import DataConnector
 from shardfit.coverage import DatasetCoverage, RowDigest, check_coverage
 from shardfit.errors import CoverageError
-from shardfit.events import Event, MetricsReported, PlanMade, ProfileMade, Progress, WorkerLost
+from shardfit.events import Event, PlanMade, ProfileMade, Progress
 from shardfit.testing.tables import CATEGORICAL, FEATURES, awkward_table
-from tests.shardfit.worker_processes import ProcessEngine, training_on
+from tests.shardfit.worker_processes import LastWorkerKiller, training_on
 
 TABLE, HELD_OUT = awkward_table(2_000), awkward_table(500)
 HELD_AFTER = 3
@@ -46,36 +44,20 @@ def files_of(result: TrainResult) -> dict[str, Any]:
     return dict(result.trainer.save(result.model))
 
 
-class Killer:
-    """Kills the last worker after a round of the first attempt, and with it its node if fewer are to be left."""
-
-    def __init__(self, engine: ProcessEngine, left: int, killed: Path) -> None:
-        self.engine, self.left, self.killed = engine, left, killed
-        self.events: list[Event] = []
-
-    def __call__(self, event: Event) -> None:
-        self.events.append(event)
-        if isinstance(event, MetricsReported) and (event.attempt, event.round) == (1, HELD_AFTER):
-            os.kill(self.engine.pids[-1], signal.SIGKILL)
-            self.killed.touch()
-        if isinstance(event, WorkerLost):
-            del self.engine.nodes[self.left :]
-
-    def profiled(self, attempt: int) -> bool:
-        return any(
-            isinstance(event, Progress) and event.attempt == attempt and event.phase == "profile"
-            for event in self.events
-        )
+def profiled(events: list[Event], attempt: int) -> bool:
+    return any(
+        isinstance(event, Progress) and event.attempt == attempt and event.phase == "profile" for event in events
+    )
 
 
 @pytest.mark.parametrize(("trainer", "left"), [("xgboost", 3), ("xgboost", 2), ("lightgbm", 2), ("lightgbm", 1)])
 def test_the_next_attempt_goes_by_the_profile_of_the_first(tmp_path: Path, trainer: str, left: int) -> None:
     with training_on(3) as engine:
-        killer = Killer(engine, left, tmp_path / "killed")
+        killer = LastWorkerKiller(engine, left, tmp_path / "killed", HELD_AFTER)
         result = trained(trainer, tmp_path / "stage", engine="ray", workers=3, observers=[killer])
     workers = [event.workers for event in killer.events if isinstance(event, PlanMade)]
     assert workers == [3, left]
-    assert (killer.profiled(1), killer.profiled(2)) == (True, False)
+    assert (profiled(killer.events, 1), profiled(killer.events, 2)) == (True, False)
     first, second = (event for event in killer.events if isinstance(event, ProfileMade))
     assert (first.rows, first.sample_rows) == (second.rows, second.sample_rows) == (2_000, 2_000)
     assert files_of(result) == files_of(trained(trainer, tmp_path / "undisturbed", engine="inline"))

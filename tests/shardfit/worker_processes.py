@@ -33,7 +33,7 @@ from shardfit.engines.task_runner import Outcome, TaskRunner
 from shardfit.engines.vitals import Vitals, WorkerPlace, look_at, own_place
 from shardfit.engines.watch import Gone, Watch
 from shardfit.errors import InvalidArgumentError, WorkerError
-from shardfit.events import EventSink
+from shardfit.events import Event, EventSink, MetricsReported, WorkerLost
 from shardfit.scaling import ClusterResources, Node, WorkerLayout, WorkerSlot
 
 # Imported once, by the process that workers are forked from; those that are not installed are skipped.
@@ -335,3 +335,26 @@ def training_on(nodes: int, cpus: int = 1) -> Iterator[ProcessEngine]:
         finally:
             for group in engine.groups:
                 group.stop()
+
+
+class LastWorkerKiller:
+    """Kills the last worker after a round of the first attempt, and with it its node if fewer are to be left.
+
+    Args:
+        engine: Whose processes they are.
+        left: Nodes that later attempts have.
+        killed: A file that is there once it has happened.
+        after: The round.
+    """
+
+    def __init__(self, engine: ProcessEngine, left: int, killed: Path, after: int) -> None:
+        self.engine, self.left, self.killed, self.after = engine, left, killed, after
+        self.events: list[Event] = []
+
+    def __call__(self, event: Event) -> None:
+        self.events.append(event)
+        if isinstance(event, MetricsReported) and (event.attempt, event.round) == (1, self.after):
+            os.kill(self.engine.pids[-1], signal.SIGKILL)
+            self.killed.touch()
+        if isinstance(event, WorkerLost):
+            del self.engine.nodes[self.left :]

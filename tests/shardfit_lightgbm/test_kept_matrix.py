@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -18,12 +17,12 @@ from benchmarks.faults.holds import hold_of
 from benchmarks.invariance_cases import invariance_table
 from shardfit import Cancellation, Job, TrainResult, kept_bins, kept_shards, resume_run, train
 from shardfit.errors import RunCancelledError, WorkerError, WorkerLostError
-from shardfit.events import BinsKept, BinsRejected, BinsTaken, Event, MetricsReported, WorkerLost
+from shardfit.events import BinsKept, BinsRejected, BinsTaken, Event, MetricsReported
 from shardfit.kept_bins import NAME
 from shardfit.run_record import record_of
 from shardfit.stores.local import LocalStore
 from shardfit.testing.tables import CATEGORICAL, FEATURES
-from tests.shardfit.worker_processes import ProcessEngine, start_server, training_on
+from tests.shardfit.worker_processes import LastWorkerKiller, start_server, training_on
 
 TABLE, HELD_OUT = invariance_table(1_500), invariance_table(300, seed=1)
 LOST_AFTER = 3
@@ -214,22 +213,6 @@ def test_nothing_is_left_of_a_run_that(data: Path, tmp_path: Path, scratch: Path
     assert left_in(scratch) == []
 
 
-class Killer:
-    """Kills the last worker after a round of the first attempt, and with it its node if fewer are to be left."""
-
-    def __init__(self, engine: ProcessEngine, left: int, killed: Path) -> None:
-        self.engine, self.left, self.killed = engine, left, killed
-        self.events: list[Event] = []
-
-    def __call__(self, event: Event) -> None:
-        self.events.append(event)
-        if isinstance(event, MetricsReported) and (event.attempt, event.round) == (1, LOST_AFTER):
-            os.kill(self.engine.pids[-1], signal.SIGKILL)
-            self.killed.touch()
-        if isinstance(event, WorkerLost):
-            del self.engine.nodes[self.left :]
-
-
 @pytest.mark.parametrize(
     ("left", "taken"), [(3, {("BinsKept", 1): 6, ("BinsTaken", 2): 6}), (2, {("BinsKept", 1): 6, ("BinsKept", 2): 4})]
 )
@@ -238,7 +221,7 @@ def test_after_a_kill_the_same_world_takes_up_its_bins_and_another_does_not(
 ) -> None:
     held = hold_of("lightgbm", LOST_AFTER, tmp_path / "killed")
     with training_on(3) as engine:
-        killer = Killer(engine, left, tmp_path / "killed")
+        killer = LastWorkerKiller(engine, left, tmp_path / "killed", LOST_AFTER)
         wanted = job(data, tmp_path / "stage", held, engine="ray", workers=3, cpus_per_worker=1)
         result = train(wanted, observers=[killer])
     assert bins_of(killer.events) == taken
