@@ -1,6 +1,8 @@
 """The cast policy: every Arrow type has one row, nulls are NaN, and categories mean the same everywhere."""
 
 import pickle
+import subprocess
+import sys
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any
@@ -208,3 +210,15 @@ def test_a_wide_matrix_has_each_column_in_its_place(columns: int) -> None:
     records = pa.record_batch({f"f{j}": np.arange(3) + 10.0 * j for j in range(columns)})
     matrix = encode_features(records, plan_casts(records.schema, records.schema.names), {})
     np.testing.assert_array_equal(matrix, np.arange(3)[:, None] + 10 * np.arange(columns))
+
+
+def test_numbers_do_not_import_pandas() -> None:
+    code = (
+        "import sys, pyarrow as pa\n"
+        "from shardfit.casts import ColumnCast, cast_to_float32\n"
+        "for valid in (None, pa.py_buffer(b'\\1')):\n"
+        "    array = pa.Array.from_buffers(pa.float32(), 2, [valid, pa.py_buffer(bytes(8))])\n"
+        "    print(cast_to_float32(array, ColumnCast('x', 'float', 'number')), 'pandas' in sys.modules)"
+    )
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert told.splitlines() == ["[0. 0.] False", "[ 0. nan] False"]

@@ -27,7 +27,6 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from shardfit.category_map import CategoryMap, CategoryValue, distinct_categories
 from shardfit.columns import check_column
@@ -116,7 +115,8 @@ def cast_to_float32(array: pa.Array, cast: ColumnCast, categories: CategoryMap |
         UnsupportedTypeError: The array does not fit the cast, or a categorical column comes without its map.
     """
     if pa.types.is_float32(array.type) and not array.null_count and cast.rule == "number":
-        view: Float32Array = array.to_numpy()
+        view: Float32Array = numbers(array)
+        view.flags.writeable = False
         return view
     column = np.empty(len(array), dtype=np.float32)
     _fill(column, array, cast, categories)
@@ -183,13 +183,16 @@ def _fill(out: Float32Array, array: pa.Array, cast: ColumnCast, categories: Cate
     # The same arithmetic with and without nulls, so that a value does not depend on its neighbours in a batch. What is
     # beyond float32 becomes infinite, which the profile refuses by row and column.
     with np.errstate(over="ignore", invalid="ignore"):
-        np.copyto(out, _numbers(array), casting="unsafe")
+        np.copyto(out, numbers(array), casting="unsafe")
     if array.null_count:
-        out[~pc.is_valid(array).to_numpy(zero_copy_only=False)] = np.nan
+        out[nulls(array)] = np.nan
 
 
-def _numbers(array: pa.Array) -> npt.NDArray[Any]:
-    """Return the values as NumPy numbers in the unit of the policy; anything where the array has nulls."""
+def numbers(array: pa.Array) -> npt.NDArray[Any]:
+    """Return the values as NumPy numbers in the unit of the policy; anything where the array has nulls.
+
+    A view where the type has one. Unlike `to_numpy` it does not import pandas.
+    """
     kind = array.type
     if pa.types.is_boolean(kind):
         return _view(array.cast(pa.uint8()), np.dtype(np.uint8))
@@ -203,6 +206,11 @@ def _numbers(array: pa.Array) -> npt.NDArray[Any]:
         width = np.dtype(np.int32 if kind.bit_width == 32 else np.int64)
         return _view(array, width) / _UNITS_IN_A_SECOND[kind.unit]
     return _view(array, np.dtype(kind.to_pandas_dtype()))
+
+
+def nulls(array: pa.Array) -> npt.NDArray[np.bool_]:
+    """Return where an array has nulls; boolean, shape [rows]."""
+    return _view(array.is_null().cast(pa.uint8()), np.dtype(np.bool_))
 
 
 def _view(array: pa.Array, kind: np.dtype[Any]) -> npt.NDArray[Any]:

@@ -77,6 +77,25 @@ def test_a_loader_without_a_batch_size_leaves_batches_in_one_piece() -> None:
     assert copied.stack(["b", "c"])[3].tolist() == [0, 203]
 
 
+def test_a_loader_without_a_batch_size_makes_no_tensor_before_it_is_asked_for() -> None:
+    source = UnevenSource(pa.table(COLUMNS), [ROWS])
+    for batch in (next(iter(DataLoader(rank_of(source, batch_size=8), batch_size=None))), default_convert(batch_of())):
+        assert list(dict.values(batch)) == [None] * 4
+        assert {name: tensor.tolist() for name, tensor in batch.items()} == {
+            name: column[:8].tolist() for name, column in COLUMNS.items()
+        }
+
+
+def test_a_copy_of_a_changed_batch_has_its_columns_and_no_others() -> None:
+    batch = batch_of()
+    del batch["b"]
+    batch["new"] = np.zeros(8)  # type: ignore[assignment]
+    assert list(copy.copy(batch)) == ["a", "id", "c", "new"]
+    converted = default_convert(batch)
+    assert list(converted) == ["a", "id", "c", "new"]
+    assert all(isinstance(column, torch.Tensor) for column in converted.values())
+
+
 def given_by_keyword(**columns: torch.Tensor) -> dict[str, torch.Tensor]:
     return columns
 

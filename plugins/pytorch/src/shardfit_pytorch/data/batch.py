@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from difflib import get_close_matches
 from functools import lru_cache, reduce
@@ -10,7 +11,7 @@ from typing import Any, NamedTuple, Protocol, Self
 from weakref import WeakValueDictionary
 
 import torch
-from torch.utils.data import default_collate, get_worker_info
+from torch.utils.data import default_collate, default_convert, get_worker_info
 from torch.utils.data._utils.collate import default_collate_fn_map
 
 from shardfit.coverage import RowDigest
@@ -180,6 +181,10 @@ class Batch(dict[str, torch.Tensor]):
 
     # Whatever reads a dict counts as use of it.
     def __iter__(self) -> Iterator[str]:
+        # A DataLoader with batch_size=None copies each batch and makes tensors of its values. In ours they are, and to
+        # look at each of them takes longer than all else that it does.
+        if self._blocks and sys._getframe(1).f_code is default_convert.__code__:
+            return iter(())
         return super(Batch, self.taken()).__iter__()
 
     def keys(self) -> Any:
@@ -211,8 +216,7 @@ class Batch(dict[str, torch.Tensor]):
     def update(self, *arguments: Any, **columns: Any) -> None:
         """Do as a dict does."""
         given = dict(*arguments, **columns)
-        # A DataLoader with batch_size=None updates a copy of each batch with the very tensors that it holds.
-        if any(tensor is None or dict.get(self, name) is not tensor for name, tensor in given.items()):
+        if given:
             self._change()
         super().update(given)
 
@@ -243,8 +247,11 @@ class Batch(dict[str, torch.Tensor]):
         return dict(self.items())
 
     def __copy__(self) -> Batch:
-        batch = _separate(list(dict.items(self._fill())), self._receipts)
-        batch._layout, batch._blocks, batch._names = self._layout, self._blocks, self._names
+        if not self._blocks:
+            return _separate(list(dict.items(self)), self._receipts)
+        batch = Batch(self._layout, self._blocks, self._names, self._receipts)
+        # Tensors that are made already are the same in both.
+        dict.update(batch, list(dict.items(self)))
         return batch
 
     def __eq__(self, other: object) -> bool:

@@ -24,7 +24,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
-from shardfit.casts import ColumnCast, cast_to_float32, plan_casts
+from shardfit.casts import ColumnCast, cast_to_float32, nulls, numbers, plan_casts
 from shardfit.category_map import CategoryMap, CategoryValue
 from shardfit.columns import check_column
 from shardfit.errors import InvalidArgumentError, InvalidValueError, UnknownColumnError, UnsupportedTypeError
@@ -174,7 +174,9 @@ def _fill(out: npt.NDArray[Any], array: pa.Array, column: TensorColumn, origin: 
             f"found {pc.max(array).as_py()!r}",
             "Tensors of whole numbers have 63 bits and a sign; cast the column to float64 first.",
         )
-    np.copyto(out, array.to_numpy(zero_copy_only=False), casting="unsafe")
+    np.copyto(out, numbers(array), casting="unsafe")
+    if array.null_count:
+        out[nulls(array)] = np.nan
 
 
 def _null(array: pa.Array, column: TensorColumn, origin: str) -> InvalidValueError:
