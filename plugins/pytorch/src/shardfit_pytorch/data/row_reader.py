@@ -18,7 +18,10 @@ from shardfit_pytorch.data.order import EpochOrder, Piece
 Int64Array = npt.NDArray[np.int64]
 
 BLOCK_BYTES = 4 * 2**20
-_FEWEST_BLOCK_ROWS, _MOST_BLOCK_ROWS = 2**6, 2**17
+# Decoded at once: the dictionary of a column's values is gone through a few times a row group and not once a block,
+# beside a loop that takes the caches for itself.
+_DECODED_BYTES = 4 * BLOCK_BYTES
+_FEWEST_ROWS, _MOST_ROWS = 2**6, 2**17
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +85,7 @@ class RowReader:
         self, source: DataSource, fragments: Sequence[Fragment], columns: TensorColumns, order: EpochOrder
     ) -> None:
         self._source, self._fragments, self._columns, self._order = source, fragments, columns, order
-        rows = BLOCK_BYTES // max(columns.row_bytes, 1)
-        self._block_rows = min(max(rows, _FEWEST_BLOCK_ROWS), _MOST_BLOCK_ROWS)
+        self._block_rows, self._decoded_rows = (_rows_of(size, columns) for size in (BLOCK_BYTES, _DECODED_BYTES))
         self._stream: _PieceStream | None = None
 
     def read(self, ranges: Iterable[Range]) -> Iterator[Rows]:
@@ -145,7 +147,7 @@ class RowReader:
         """Yield the records of a piece, which has exactly the rows that were planned."""
         fragment, done, planned = self._fragments[piece.fragment], 0, piece.stop - piece.start
         names = self._columns.names
-        for records in self._source.read(fragment, names, piece.start, piece.stop, self._block_rows):
+        for records in self._source.read(fragment, names, piece.start, piece.stop, self._decoded_rows):
             done += records.num_rows
             if done > planned:
                 raise _miscounted(fragment, piece, f"at least {done}")
@@ -153,6 +155,12 @@ class RowReader:
                 yield records
         if done != planned:
             raise _miscounted(fragment, piece, str(done))
+
+    def decode_blocks(self, piece: Piece) -> Iterator[Any]:
+        """Yield what `decode` does, cut into blocks."""
+        for records in self.decode(piece):
+            for first in range(0, records.num_rows, self._block_rows):
+                yield records.slice(first, self._block_rows)
 
     def convert(self, records: Any, row: int, fragment: int) -> Rows:
         """Return records as rows; `row` is the global number of the first."""
@@ -170,7 +178,7 @@ class _PieceStream:
             start=piece.start + skipped, position=position, first_row=piece.first_row + skipped
         )
         self._reader = reader
-        self._records = reader.decode(self._piece)
+        self._records = reader.decode_blocks(self._piece)
         self.position = position
         self.end = position + self._piece.stop - self._piece.start
 
@@ -182,6 +190,10 @@ class _PieceStream:
             if position < self.position:
                 row = self._piece.first_row + start - self._piece.position
                 return _Run(start, self._reader.convert(records, row, self._piece.fragment), None)
+
+
+def _rows_of(size: int, columns: TensorColumns) -> int:
+    return min(max(size // max(columns.row_bytes, 1), _FEWEST_ROWS), _MOST_ROWS)
 
 
 def _miscounted(fragment: Fragment, piece: Piece, found: str) -> ChangedDataError:

@@ -208,9 +208,10 @@ class ShardfitDataset(IterableDataset[Batch]):
         reader = self._reader(self._table.source, plan)
         ranges = (piece for _, step in plan.steps() for piece in step.ranges)
         with closing(read_ahead(reader.read(ranges))) as ahead:
-            for batch, receipt in self._batches(ahead, plan, 0, 1):
-                self.note(receipt)
-                yield batch
+            for made in self._batches(ahead, plan, 0, 1):
+                for batch, receipt in made:
+                    self.note(receipt)
+                    yield batch
 
     def _refuse_to_enter(self, epoch: int) -> NoReturn:
         raise InvalidArgumentError(
@@ -229,9 +230,10 @@ class ShardfitDataset(IterableDataset[Batch]):
         # A copy as another process would get it: no file that was open, no lock that was held, as this one was forked.
         reader = self._reader(copy.copy(self._table.source), plan)
         ranges = (piece for _, step in plan.steps(worker, workers) for piece in step.ranges)
-        for batch, receipt in self._batches(reader.read(ranges), plan, worker, workers):
-            batch.attach(receipt)
-            yield batch
+        for made in self._batches(reader.read(ranges), plan, worker, workers):
+            for batch, receipt in made:
+                batch.attach(receipt)
+                yield batch
         self._handed_over.fill_(1)
 
     def _reader(self, source: DataSource, plan: EpochPlan) -> RowReader:
@@ -239,13 +241,18 @@ class ShardfitDataset(IterableDataset[Batch]):
 
     def _batches(
         self, rows: Iterator[Rows], plan: EpochPlan, worker: int, workers: int
-    ) -> Iterator[tuple[Batch, Receipt]]:
+    ) -> Iterator[list[tuple[Batch, Receipt]]]:
+        """Yield all batches that end in one block together: made one at a time, each would find cold caches."""
         held: Rows | None = None
         at = 0
+        made: list[tuple[Batch, Receipt]] = []
         for number, step in plan.steps(worker, workers):
             parts, missing = [], step.rank_rows
             while missing:
                 if held is None or at == len(held.row_ids):
+                    if made:
+                        yield made
+                        made = []
                     held, at = next(rows), 0
                 taken = min(missing, len(held.row_ids) - at)
                 parts.append(held.cut(at, at + taken))
@@ -253,7 +260,8 @@ class ShardfitDataset(IterableDataset[Batch]):
             batch = Rows.join(parts)
             epoch, digest = plan.begin.epoch, self._digest(batch, plan)
             receipt = Receipt(self._number, epoch, number, step.rank_rows, step.global_rows, digest)
-            yield Batch(self._columns.layout, as_tensors(batch.blocks), self._columns.names), receipt
+            made.append((Batch(self._columns.layout, as_tensors(batch.blocks), self._columns.names), receipt))
+        yield made
 
     def _digest(self, rows: Rows, plan: EpochPlan) -> RowDigest:
         first, last = int(rows.row_ids[0]), int(rows.row_ids[-1])
