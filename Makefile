@@ -33,7 +33,7 @@ demo-pytorch: $(STAMP) ## The same flights in a small PyTorch network, and XGBoo
 	$(RUN) -m examples.flights.pytorch
 
 test: $(STAMP) ## Run every test that this machine can run; those it cannot are skipped with the reason.
-	$(RUN) -m pytest --numprocesses=2 --dist=loadgroup
+	$(RUN) -m pytest --numprocesses=4 --dist=loadgroup
 
 lint: $(STAMP)
 	$(RUN) -m ruff check .

@@ -29,7 +29,7 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.enviro
 
 _SERVERS = {"rclone_server", "moto_server", "azurite_server", "gcs_server"}
 # What takes longest is handed out first, so that no process is left with it at the end.
-_FIRST = ("ray", "wheels", "object servers")
+_FIRST = ("ray", "hosts", "wheels", "object servers")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -40,7 +40,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in the same hook.
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Say which tests one process runs: all that start Ray or a cluster, as two would be in each other's way.
+    """Say which tests one process runs: all that start Ray, as two of one host would be in each other's way.
 
     Those of a file, too, so that what they share is made once, and what they import is imported once.
     """
@@ -50,9 +50,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         lent = getattr_static(getattr(item, "cls", None), "cluster", None) is not vars(TrainerKit)["cluster"]
         if {"ray_address", "lasting_ray_address"} & fixtures or ("cluster" in fixtures and not lent):
             item.add_marker(pytest.mark.ray)
+        if item.get_closest_marker("xdist_group"):
+            continue
         if item.get_closest_marker("ray") or item.get_closest_marker("cluster"):
             item.add_marker(pytest.mark.xdist_group("ray"))
-        elif not item.get_closest_marker("xdist_group"):
+        else:
             # Some name their server as a parameter.
             given = item.callspec.params.values() if hasattr(item, "callspec") else ()
             served = _SERVERS & (fixtures | {value for value in given if isinstance(value, str)})

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-pytestmark = [pytest.mark.cluster, pytest.mark.slow]
+# Hosts of their own are in the way of no Ray of this host.
+pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.xdist_group("hosts")]
 
 ROOT = Path(__file__).parents[2]
 

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from shardfit.binned_trainer import BinReference
 from shardfit.columns import ColumnRoles
 from shardfit.connector import DataConnector
 from shardfit.errors import InvalidArgumentError
@@ -19,9 +20,10 @@ from shardfit.hookspecs import hookimpl
 from shardfit.matrix_reader import MatrixReader
 from shardfit.registry import Registry
 from shardfit.testing.tables import CATEGORICAL, FEATURES, awkward_table, write_unevenly
+from shardfit.trainer import RunSettings
 from shardfit_lightgbm import LightGBMEstimator, LightGBMScalingConfig
 from shardfit_lightgbm.config import LightGBMConfig, configure
-from shardfit_lightgbm.matrix import LibraryReference, ShardMatrix, ingest
+from shardfit_lightgbm.matrix import LibraryReference, ShardMatrix, ingest, open_reference
 from shardfit_lightgbm.trainer import LightGBMTrainer
 from tests.shardfit.worker_processes import ProcessEngine
 from tests.shardfit_lightgbm.training import ROLES, table, trained, trees_of
@@ -201,16 +203,10 @@ class PerWorkerBins(LightGBMTrainer):
     def ingest(
         self, context: Any, dataset: str, reader: MatrixReader, reference: LibraryReference, config: LightGBMConfig
     ) -> ShardMatrix:
-        features = np.concatenate([batch.features for batch in reader.batches()]).astype(np.float64)
-        categories = [i for i, cast in enumerate(reader.spec.feature_casts) if cast.rule == "category"]
-        own = lgb.Dataset(
-            features[::7],
-            np.zeros(len(features[::7])),
-            params=reference.params,
-            categorical_feature=categories,
-            feature_name=list(reader.spec.roles.features),
-        ).construct()
-        return ingest(context, dataset, reader, replace(reference, data=own), config)
+        features = np.concatenate([batch.features for batch in reader.batches()])[::7]
+        points = tuple(np.unique(column[~np.isnan(column)])[-config.max_bin + 2 :] for column in features.T)
+        own = open_reference(BinReference(reader.spec, points, {}), config, RunSettings(reader.spec.roles))
+        return ingest(context, dataset, reader, replace(own, params=reference.params), config)
 
 
 class StartOfEachWorker(LightGBMTrainer):

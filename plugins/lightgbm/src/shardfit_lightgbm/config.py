@@ -133,6 +133,7 @@ def configure(params: Mapping[str, Any]) -> LightGBMConfig:
         "deterministic": True,
         "enable_bundle": False,
         "feature_pre_filter": False,
+        "is_enable_sparse": False,
         "metric": "None",
         "min_data_in_bin": 1,
         # A function is passed with each round; LightGBM itself has no objective then.

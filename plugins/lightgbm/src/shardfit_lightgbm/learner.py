@@ -135,6 +135,10 @@ class Learner(lgb.Booster):  # type: ignore[misc]
     def _weights(self, weights: Float32Array) -> Float32Array:
         return not_all_zero(weights) if self.params.get("objective") == "cross_entropy" else weights
 
+    def _has_bins(self) -> bool:
+        """Return whether there is anything to split by: without, machines have nothing to tell each other."""
+        return any(self.train_set.feature_num_bin(feature) for feature in range(self.num_feature()))
+
     def check_rows(self, rows: int) -> None:
         """Check that the first tree saw every row of every worker.
 
@@ -146,7 +150,7 @@ class Learner(lgb.Booster):  # type: ignore[misc]
         """
         tree = self.dump_model(num_iteration=1)["tree_info"][0]["tree_structure"]
         seen = tree.get("internal_count", rows)
-        exchanged = self._machines is None or self._machines.exchanges > 0
+        exchanged = self._machines is None or self._machines.exchanges > 0 or not self._has_bins()
         if seen != rows or not exchanged:
             raise WorkerError(
                 "training with LightGBM", f"the first tree saw {seen} rows, the plan has {rows}", "This is a bug."

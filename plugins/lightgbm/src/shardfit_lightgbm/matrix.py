@@ -1,8 +1,8 @@
-"""How a shard becomes a LightGBM Dataset: rows are pushed batch by batch, bins come from the reference."""
+"""How a shard becomes a LightGBM Dataset: rows are binned batch by batch, by the bins of the reference."""
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,6 +16,8 @@ from shardfit.errors import InvalidArgumentError
 from shardfit.matrix_reader import MatrixBatch, MatrixReader, MatrixSpec
 from shardfit.saved_spec import check_same_categories
 from shardfit.trainer import TRAIN, RunSettings
+from shardfit_lightgbm.binary_file import load
+from shardfit_lightgbm.binary_layout import BinaryLayout
 from shardfit_lightgbm.config import LightGBMConfig
 from shardfit_lightgbm.labels import not_all_zero
 from shardfit_lightgbm.memory import pushed_rows
@@ -25,6 +27,8 @@ Float32Array = npt.NDArray[np.float32]
 Float64Array = npt.NDArray[np.float64]
 Int64Array = npt.NDArray[np.int64]
 
+# LightGBM's kZeroThreshold: what is no farther from zero is zero to it.
+_ZERO = 1e-35
 _DATASET_PARAMS = (
     "deterministic",
     "enable_bundle",
@@ -72,12 +76,14 @@ class LibraryReference:
 
     Args:
         data: A Dataset that holds nothing but the cut points.
+        layout: How LightGBM stores rows with these bins.
         spec: What every matrix is made with.
         params: Of every Dataset of the run.
         earlier: The model to go on from, or None.
     """
 
     data: Any
+    layout: BinaryLayout
     spec: MatrixSpec
     params: dict[str, Any]
     earlier: Any = None
@@ -90,28 +96,42 @@ def open_reference(reference: BinReference, config: LightGBMConfig, settings: Ru
     them where the training data has one: LightGBM keeps a bin for missing values then.
     """
     spec = reference.spec
-    rows = max((len(points) for points in reference.cut_points), default=0) + 1
-    values = np.full((rows, len(reference.cut_points)), np.nan)
-    for j, points in enumerate(reference.cut_points):
-        if len(points):
-            values[:, j] = np.resize(points.astype(np.float64), rows)
-        if config.has_missing[j]:
-            values[-1, j] = np.nan
+    categorical = [cast.rule == "category" for cast in spec.feature_casts]
+    cut_points = [_apart(points.astype(np.float64)) for points in reference.cut_points]
+    values = np.empty((max(map(len, cut_points), default=0) + 1, len(cut_points)))
+    for j, points in enumerate(cut_points):
+        values[:, j] = _reference_values(points, len(values), config.has_missing[j], categorical[j])
     params = {name: config.params[name] for name in _DATASET_PARAMS if name in config.params}
     params |= _bins_of_categories(reference, config)
     data = lgb.Dataset(
         values,
-        label=np.zeros(rows, dtype=np.float32),
+        label=np.zeros(len(values), dtype=np.float32),
         params=params,
         feature_name=list(spec.roles.features),
-        categorical_feature=[j for j, cast in enumerate(spec.feature_casts) if cast.rule == "category"],
+        categorical_feature=np.flatnonzero(categorical).tolist(),
     ).construct()
     earlier = None
     if settings.resume is not None:
         model = LightGBMModel.from_files(settings.resume.files)
         check_same_categories(spec, model.spec)
         earlier = model.booster()
-    return LibraryReference(data, spec, params, earlier)
+    return LibraryReference(data, BinaryLayout.of(data, params), spec, params, earlier)
+
+
+def _reference_values(points: Float64Array, rows: int, missing: bool, categorical: bool) -> Float64Array:
+    """Return what a feature is in the reference; not nearly always the same, which LightGBM would store sparsely."""
+    if len(points) + missing <= 1 or not len(points):
+        # What says nothing is left out; LightGBM does so with zeros, and with a category that is always missing.
+        return np.full(rows, np.nan if categorical else 0.0)
+    values = np.resize(points, rows)
+    if missing:
+        values[-(rows // 2 if len(points) == 1 else 1) :] = np.nan
+    return values
+
+
+def _apart(points: Float64Array) -> Float64Array:
+    """Return the points that LightGBM can tell apart."""
+    return np.unique(np.where(np.abs(points) <= _ZERO, 0.0, points))
 
 
 def _bins_of_categories(reference: BinReference, config: LightGBMConfig) -> dict[str, Any]:
@@ -144,15 +164,13 @@ def ingest(
     return rows.matrix(data, first)
 
 
-class _Rows(lgb.Sequence):  # type: ignore[misc]
-    """The rows of a shard as LightGBM asks for them: so many at a time, in order, once."""
+class _Rows:
+    """The rows of a shard, which are pushed in order, once."""
 
     def __init__(self, reader: MatrixReader, reference: LibraryReference, config: LightGBMConfig) -> None:
         self._reader, self._reference, self._config = reader, reference, config
-        self.batch_size = pushed_rows(len(reader.spec.roles.features))
         self._batches: Generator[MatrixBatch, None, None] = reader.batches()
         self._waiting: list[MatrixBatch] = []
-        self._length = 0
         self.pushed = 0
         roles = reader.spec.roles
         self._row_ids = None if config.bagging is None else np.empty(reader.rows, dtype=np.int64)
@@ -160,24 +178,6 @@ class _Rows(lgb.Sequence):  # type: ignore[misc]
         self._weights = None if roles.weight is None else np.empty(reader.rows, dtype=np.float32)
         self._starts = None if roles.group is None else np.empty(reader.rows, dtype=bool)
         self._scores = empty_scores(reader, reference, config)
-
-    def __len__(self) -> int:
-        return self._length
-
-    def __getitem__(self, index: slice | int | list[int]) -> Float32Array:
-        if not isinstance(index, slice):
-            raise TypeError(f"rows of a shard are read in order, found {index!r}")
-        values = np.empty((index.stop - index.start, len(self._reader.spec.roles.features)), dtype=np.float32)
-        filled = 0
-        while filled < len(values):
-            batch = self._waiting.pop(0) if self._waiting else next(self._batches)
-            taken = min(len(batch.row_ids), len(values) - filled)
-            values[filled : filled + taken] = batch.features[:taken]
-            self._keep(batch, taken)
-            filled += taken
-            if taken < len(batch.row_ids):
-                self._waiting.insert(0, _without(batch, taken))
-        return values
 
     def rows_of_first_group(self) -> int:
         """Return how many rows the first query group has, or 1 where there are no groups."""
@@ -197,14 +197,14 @@ class _Rows(lgb.Sequence):  # type: ignore[misc]
         """Return a Dataset of the next rows, or None where there are none."""
         if not rows:
             return None
-        begin, self._length = self.pushed, rows
-        labels = self._labels[begin : begin + rows]
+        part = slice(self.pushed, self.pushed + rows)
+        labels = self._labels[part]
         objective = self._config.objective
-        data = lgb.Dataset(
-            self, label=labels, params=dict(reference.params), reference=reference.data, free_raw_data=True
-        ).construct()
-        part = slice(begin, begin + rows)
-        data.set_field("label", not_all_zero(labels) if objective.counts else labels)
+        threads = int(reference.params["num_threads"])
+        data = load(reference.layout, rows, self._blocks(rows), reference.data, reference.params, threads)
+        data.set_label(labels)
+        if objective.counts:
+            data.set_field("label", not_all_zero(labels))
         if self._weights is not None:
             weights = self._weights[part]
             data.set_field("weight", not_all_zero(weights) if objective.name == "cross_entropy" else weights)
@@ -214,6 +214,21 @@ class _Rows(lgb.Sequence):  # type: ignore[misc]
             bounds = np.append(np.flatnonzero(self._starts[part]), rows)
             data.set_group(np.diff(bounds))
         return data
+
+    def _blocks(self, rows: int) -> Iterator[Float32Array]:
+        step = pushed_rows(len(self._reader.spec.roles.features))
+        for first in range(0, rows, step):
+            values = np.empty((min(step, rows - first), len(self._reader.spec.roles.features)), dtype=np.float32)
+            filled = 0
+            while filled < len(values):
+                batch = self._waiting.pop(0) if self._waiting else next(self._batches)
+                taken = min(len(batch.row_ids), len(values) - filled)
+                values[filled : filled + taken] = batch.features[:taken]
+                self._keep(batch, taken)
+                filled += taken
+                if taken < len(batch.row_ids):
+                    self._waiting.insert(0, _without(batch, taken))
+            yield values
 
     def matrix(self, data: Any, first: Any) -> ShardMatrix:
         """Return what was pushed."""

@@ -36,7 +36,7 @@ def pushed_rows(features: int) -> int:
     Args:
         features: Number of features, float32 each.
     """
-    return min(_MOST_PUSHED_ROWS, max(_PUSHED_BYTES // (4 * max(features, 1)), 256))
+    return min(_MOST_PUSHED_ROWS, max(_PUSHED_BYTES // (8 * max(features, 1)) * 2, 256))
 
 
 def estimate_memory(config: LightGBMConfig, shape: DataShape) -> list[MemoryPart]:
@@ -56,6 +56,12 @@ def estimate_memory(config: LightGBMConfig, shape: DataShape) -> list[MemoryPart
     return [
         MemoryPart("library", _LIBRARY, "LightGBM itself"),
         MemoryPart("pushed", 4 * pushed * shape.features, f"{pushed:,} rows on their way into LightGBM", ("ingest",)),
+        MemoryPart(
+            "file",
+            width * max(shape.rows, shape.eval_rows) * shape.features,
+            "bins of one dataset once more, until LightGBM has read them",
+            ("ingest",),
+        ),
         MemoryPart("matrix", width * shape.rows * shape.features, why.format("training data"), ("ingest", "fit")),
         MemoryPart(
             "evaluation sets",

@@ -55,6 +55,7 @@ _REFUSED = {
     "ignore_column": _COLUMNS,
     "input_model": "use `resume_from`",
     "interaction_constraints": "LightGBM reads beyond its own memory with them on several machines; leave features out",
+    "is_enable_sparse": "bins are stored densely; leave it out",
     "is_provide_training_metric": "name the training data as an evaluation set",
     "label_column": _COLUMNS,
     "linear_lambda": "linear trees need every raw value at once; leave linear_tree out",
