@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import sys
 from collections.abc import Iterator
@@ -18,6 +19,9 @@ from tests.shardfit.worker_processes import ProcessEngine, training_on
 # threads that wait for each other by spinning take one from the test beside them: up to ten times the time of a test.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
+# Ray lets every other process of the machine go first, and those are tests here.
+os.environ.setdefault("RAY_worker_niceness", "0")
+
 # A deadline is an assertion about time; `too_slow` is one about the machine.
 _SHARED = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
 # The same examples in every run, so that a change alone turns a test red; `explore` looks for new ones.
@@ -29,7 +33,7 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.enviro
 
 _SERVERS = {"rclone_server", "moto_server", "azurite_server", "gcs_server"}
 # What takes longest is handed out first, so that no process is left with it at the end.
-_FIRST = ("ray", "hosts", "wheels", "object servers")
+_FIRST = ("hosts", "ray", "wheels", "object servers")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -52,7 +56,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.ray)
         if item.get_closest_marker("xdist_group"):
             continue
-        if item.get_closest_marker("ray") or item.get_closest_marker("cluster"):
+        if item.get_closest_marker("cluster"):
+            # Its hosts have networks and files of their own, in which they meet no Ray of this host.
+            item.add_marker(pytest.mark.xdist_group("hosts"))
+        elif item.get_closest_marker("ray"):
             item.add_marker(pytest.mark.xdist_group("ray"))
         else:
             # Some name their server as a parameter.
@@ -77,6 +84,23 @@ def stage_root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Keep what tests publish away from the user's own stages; worker processes inherit it."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SHARDFIT_STAGE_ROOT", str(tmp_path_factory.mktemp("stages")))
+        yield
+
+
+@pytest.fixture(autouse=True)
+def kills_by_the_kernel(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep tests that let the kernel kill for want of memory apart from those of lost workers.
+
+    What a worker was lost by is asked of the kernel, which counts for the whole machine.
+    """
+    item = request.node
+    kills = item.get_closest_marker("kills") is not None
+    if not kills and not item.get_closest_marker("ray") and not item.get_closest_marker("cluster"):
+        yield
+        return
+    # Beside the folders of all processes that run these tests.
+    with (tmp_path_factory.getbasetemp().parent / "kills-by-the-kernel").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX if kills else fcntl.LOCK_SH)
         yield
 
 

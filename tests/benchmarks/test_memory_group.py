@@ -9,8 +9,8 @@ import pytest
 
 from scripts.memory_group import memory_group, read_size, why_impossible
 
-# The kernel counts such kills for the whole machine, too, which tests of lost workers look at: one process runs both.
-pytestmark = pytest.mark.xdist_group("ray")
+# With those of lost workers in one process, they need not wait for them.
+pytestmark = [pytest.mark.kills, pytest.mark.xdist_group("ray")]
 
 WHY = why_impossible()
 needs_groups = pytest.mark.skipif(WHY is not None, reason=str(WHY))

@@ -12,8 +12,7 @@ from typing import Any
 
 import pytest
 
-# Hosts of their own are in the way of no Ray of this host.
-pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.xdist_group("hosts")]
+pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
 ROOT = Path(__file__).parents[2]
 

@@ -18,8 +18,8 @@ from shardfit.testing.tables import awkward_table
 from tests.end_to_end.fitting import failure, fitted
 from tests.shardfit.worker_processes import MEMORY_GROUP, ProcessEngine, training_on
 
-# The kernel counts such kills for the whole machine, too, which tests of lost workers look at: one process runs both.
-pytestmark = pytest.mark.xdist_group("ray")
+# With those of lost workers in one process, they need not wait for them.
+pytestmark = [pytest.mark.kills, pytest.mark.xdist_group("ray")]
 
 TABLE = awkward_table(2_000)
 ROUNDS, EATEN_AFTER = 8, 5
