@@ -9,7 +9,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
@@ -49,11 +49,14 @@ def load(
     with _memory(layout.size(rows)) as (path, file):
         places = layout.begin(file, rows)
         with ThreadPoolExecutor(threads) as pool:
-            row = 0
+            row, writing = 0, list[Future[None]]()
             for block in blocks:
+                # The next block is read meanwhile.
+                _wait(writing)
                 if (row := row + len(block)) > rows:
                     break
-                _write_block(pool, layout.columns, block, places, row - len(block))
+                writing = _write_block(pool, layout.columns, block, places, row - len(block))
+            _wait(writing)
         if row != rows:
             raise InvalidArgumentError("binning a shard", f"{row} rows came of {rows}")
         return lgb.Dataset(path, params=dict(params), reference=reference).construct()
@@ -65,8 +68,8 @@ def _write_block(
     block: Float32Array,
     places: Sequence[npt.NDArray[np.uint8]],
     row: int,
-) -> None:
-    tiles = [
+) -> list[Future[None]]:
+    return [
         pool.submit(
             _write_tile,
             columns[column : column + _TILE_COLUMNS],
@@ -77,7 +80,10 @@ def _write_block(
         for first in range(0, len(block), _TILE_ROWS)
         for column in range(0, len(columns), _TILE_COLUMNS)
     ]
-    for tile in tiles:
+
+
+def _wait(writing: Iterable[Future[None]]) -> None:
+    for tile in writing:
         tile.result()
 
 

@@ -55,7 +55,9 @@ def estimate_memory(config: LightGBMConfig, shape: DataShape) -> list[MemoryPart
     pushed = min(pushed_rows(shape.features), max(shape.rows, shape.eval_rows))
     return [
         MemoryPart("library", _LIBRARY, "LightGBM itself"),
-        MemoryPart("pushed", 4 * pushed * shape.features, f"{pushed:,} rows on their way into LightGBM", ("ingest",)),
+        MemoryPart(
+            "pushed", 8 * pushed * shape.features, f"twice {pushed:,} rows on their way into LightGBM", ("ingest",)
+        ),
         MemoryPart(
             "file",
             width * max(shape.rows, shape.eval_rows) * shape.features,
