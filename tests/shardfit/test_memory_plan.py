@@ -208,11 +208,3 @@ def test_a_plan_of_10_terabytes_and_1000_workers_takes_less_than_a_gigabyte() ->
     assert train.bytes > 9.4 * 10**12
     assert peak < 10**9
     assert plan.memory.peak > 2**30
-
-
-def test_wide_rows_reach_lightgbm_a_few_at_a_time() -> None:
-    from shardfit_lightgbm.memory import pushed_rows
-
-    assert pushed_rows(28) == 2**16
-    assert pushed_rows(5_000) * 5_000 * 4 <= 2**25
-    assert pushed_rows(10**9) == 256

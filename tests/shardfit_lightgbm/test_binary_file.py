@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from mmap import MADV_REMOVE, PAGESIZE, mmap
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import SimpleNamespace
 from typing import Any
 
 import lightgbm as lgb
@@ -21,7 +23,7 @@ from shardfit.columns import ColumnRoles
 from shardfit.errors import PluginError
 from shardfit.matrix_reader import MatrixSpec
 from shardfit.trainer import RunSettings
-from shardfit_lightgbm import binary_layout
+from shardfit_lightgbm import binary_layout, memory_file
 from shardfit_lightgbm.binary_file import load
 from shardfit_lightgbm.binary_layout import BinaryLayout
 from shardfit_lightgbm.config import configure
@@ -71,9 +73,9 @@ def parts(data: Any) -> list[bytes]:
     return found
 
 
-def check(reference: LibraryReference, values: Matrix, block: int = 64, threads: int = 2) -> None:
-    blocks = (values[first : first + block] for first in range(0, len(values), block))
-    loaded = load(reference.layout, len(values), blocks, reference.data, reference.params, threads)
+def check(reference: LibraryReference, values: Matrix, batch: int = 63, threads: int = 2) -> None:
+    batches = (values[first : first + batch] for first in range(0, len(values), batch))
+    loaded = load(reference.layout, len(values), batches, reference.data, reference.params, threads)
     label = np.zeros(len(values), dtype=np.float32)
     pushed = lgb.Dataset(values, label, params=dict(reference.params), reference=reference.data).construct()
     assert loaded.num_data() == len(values)
@@ -116,12 +118,31 @@ def test_a_file_has_the_bytes_that_lightgbm_writes(
 
 @pytest.mark.parametrize("features", [1, 33, 70])
 @pytest.mark.parametrize("max_bin", [15, 255, 1000])
-def test_blocks_of_several_tiles(features: int, max_bin: int) -> None:
+def test_batches_of_several_tiles(features: int, max_bin: int) -> None:
     random = np.random.default_rng(0)
     points = [(random.normal(size=max_bin - 2).tolist(), j % 2 == 0, False) for j in range(features)]
     values = random.normal(size=(20_001, features)).astype(np.float32)
     values[random.random(values.shape) < 0.1] = np.nan
-    check(opened(points, max_bin), values, block=8_200, threads=3)
+    values = values if features % 2 else np.asfortranarray(values)
+    check(opened(points, max_bin), values, batch=8_201, threads=3)
+
+
+def test_memory_of_a_file_goes_back_as_it_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory_file, "_EVERY_SECONDS", 0)
+    given_back: list[int] = []
+
+    class Room(mmap):
+        def madvise(self, option: int, start: int, length: int) -> None:  # type: ignore[override]
+            given_back.append(length)
+            super().madvise(option, start, length)
+
+    monkeypatch.setattr(memory_file, "mmap", SimpleNamespace(mmap=Room, PAGESIZE=PAGESIZE, MADV_REMOVE=MADV_REMOVE))
+    random = np.random.default_rng(0)
+    features = 40
+    reference = opened([(random.normal(size=253).tolist(), False, False)] * features)
+    rows = random.normal(size=(200_000, features)).astype(np.float32)
+    check(reference, np.asfortranarray(rows), batch=50_000)
+    assert sum(given_back) > rows.size / 2
 
 
 def test_rows_that_are_fewer_or_more_than_were_said_are_refused() -> None:

@@ -194,8 +194,8 @@ class Spy(LightGBMTrainer):
     ) -> matrix_module.ShardMatrix:
         batches, kept = reader.batches, self.batches
 
-        def watched() -> Any:
-            for batch in batches():
+        def watched(**how: Any) -> Any:
+            for batch in batches(**how):
                 kept.append(weakref.ref(batch.features))
                 yield batch
                 del batch

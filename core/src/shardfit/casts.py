@@ -124,18 +124,28 @@ def cast_to_float32(array: pa.Array, cast: ColumnCast, categories: CategoryMap |
 
 
 def encode_features(
-    records: pa.RecordBatch, casts: Sequence[ColumnCast], categories: Mapping[str, CategoryMap]
+    records: pa.RecordBatch,
+    casts: Sequence[ColumnCast],
+    categories: Mapping[str, CategoryMap],
+    *,
+    by_columns: bool = False,
 ) -> Float32Array:
-    """Return the columns of `casts` as a matrix: float32, shape [rows, columns], rows contiguous, NaN for nulls.
+    """Return the columns of `casts` as a matrix: float32, shape [rows, columns], NaN for nulls.
 
     Args:
         records: Rows that have all the columns of `casts`, found by name.
         casts: One a column of the result, in order.
         categories: Categorical column -> its map.
+        by_columns: Whether columns are contiguous; else rows are.
 
     Raises:
         UnsupportedTypeError: As for `cast_to_float32`.
     """
+    if by_columns:
+        whole = np.empty((len(casts), records.num_rows), dtype=np.float32)
+        for column, cast in zip(whole, casts, strict=True):
+            _fill(column, records.column(cast.name), cast, categories.get(cast.name))
+        return whole.T
     matrix = np.empty((records.num_rows, len(casts)), dtype=np.float32)
     for first in range(0, len(casts), _COLUMNS_AT_ONCE):
         some = casts[first : first + _COLUMNS_AT_ONCE]

@@ -63,9 +63,14 @@ class MatrixSpec:
         """Return the cast of one column."""
         return self.casts[self.roles.all.index(column)]
 
-    def encode(self, records: pa.RecordBatch) -> Float32Array:
-        """Return the features of `records`: float32, shape [rows, features], NaN where missing, rows contiguous."""
-        features = encode_features(records, self.feature_casts, self.categories)
+    def encode(self, records: pa.RecordBatch, *, by_columns: bool = False) -> Float32Array:
+        """Return the features of `records`: float32, shape [rows, features], NaN where missing.
+
+        Args:
+            records: Rows.
+            by_columns: Whether columns are contiguous; else rows are.
+        """
+        features = encode_features(records, self.feature_casts, self.categories, by_columns=by_columns)
         if not np.isnan(self.missing):
             numbers = np.array([cast.rule != "category" for cast in self.feature_casts])
             features[(features == np.float32(self.missing)) & numbers] = np.nan
@@ -96,7 +101,7 @@ class MatrixBatch:
 
     Args:
         row_ids: Global row numbers; int64, shape [rows].
-        features: float32, shape [rows, features]; rows contiguous.
+        features: float32, shape [rows, features]; rows contiguous, or columns where `MatrixReader.batches` was asked.
         labels: float32, shape [rows] or [rows, outputs].
         weights: float32, shape [rows], or None.
         group_starts: For each row, whether a query group starts with it; bool, shape [rows], or None.
@@ -134,8 +139,12 @@ class MatrixReader:
         """Number of rows of the shard."""
         return self.shard.rows
 
-    def batches(self) -> Generator[MatrixBatch, None, None]:
-        """Yield every row once, in global row order. What has been yielded counts as handed to the library."""
+    def batches(self, *, by_columns: bool = False) -> Generator[MatrixBatch, None, None]:
+        """Yield every row once, in global row order. What has been yielded counts as handed to the library.
+
+        Args:
+            by_columns: Whether columns of features are contiguous; else rows are.
+        """
         self.handed, self.content = RowDigest(), 0
         last_group: object = _NO_GROUP
         for batch in self.shard.batches():
@@ -144,7 +153,7 @@ class MatrixReader:
                 column = batch.records.column(self.spec.roles.group)
                 starts = _group_starts(column, last_group)
                 last_group = column[-1].as_py()
-            yield self._tally(self._encode(batch, starts))
+            yield self._tally(self._encode(batch, starts, by_columns))
 
     def no_rows(self) -> MatrixBatch:
         """Return a batch without rows, for libraries that want at least one batch."""
@@ -173,12 +182,12 @@ class MatrixReader:
         planned = RowDigest.of_shard(self.shard.shard)
         return DatasetCoverage(planned, self.handed, library_rows, profiled_content, self.content)
 
-    def _encode(self, batch: ShardBatch, starts: npt.NDArray[np.bool_] | None) -> MatrixBatch:
+    def _encode(self, batch: ShardBatch, starts: npt.NDArray[np.bool_] | None, by_columns: bool) -> MatrixBatch:
         records, sparse = batch.records, self.spec.encode_sparse(batch.records)
         none = np.empty((records.num_rows, 0), dtype=np.float32)
         return MatrixBatch(
             batch.row_ids,
-            self.spec.encode(records) if sparse is None else none,
+            self.spec.encode(records, by_columns=by_columns) if sparse is None else none,
             self.spec.labels(records),
             self.spec.weights(records),
             starts,

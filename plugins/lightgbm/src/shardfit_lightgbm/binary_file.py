@@ -5,12 +5,9 @@ LightGBM would find the bin of a value by a search whose branches a processor ca
 
 from __future__ import annotations
 
-import os
-import sys
-import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from itertools import pairwise
 from typing import Any
 
 import lightgbm as lgb
@@ -20,6 +17,7 @@ import numpy.typing as npt
 from shardfit.errors import InvalidArgumentError
 from shardfit_lightgbm.bin_codes import Float32Array
 from shardfit_lightgbm.binary_layout import BinaryColumn, BinaryLayout
+from shardfit_lightgbm.memory_file import memory_file
 
 # Values of a tile stay in a near cache while their codes are looked up.
 _TILE_ROWS, _TILE_COLUMNS = 8192, 32
@@ -28,7 +26,7 @@ _TILE_ROWS, _TILE_COLUMNS = 8192, 32
 def load(
     layout: BinaryLayout,
     rows: int,
-    blocks: Iterable[Float32Array],
+    batches: Iterable[Float32Array],
     reference: Any,
     params: dict[str, Any],
     threads: int,
@@ -38,7 +36,7 @@ def load(
     Args:
         layout: Of the reference.
         rows: How many rows come.
-        blocks: The rows; float32, shape [any even number, or what is left; features], rows contiguous.
+        batches: The rows; float32, shape [some of them, features]. Columns had better be contiguous.
         reference: The bins.
         params: Of the Dataset.
         threads: So many look codes up at a time.
@@ -46,38 +44,42 @@ def load(
     Raises:
         InvalidArgumentError: Another number of rows came.
     """
-    with _memory(layout.size(rows)) as (path, file):
-        places = layout.begin(file, rows)
+    with memory_file(layout.size(rows)) as file:
+        places = layout.begin(file.content, rows)
         with ThreadPoolExecutor(threads) as pool:
             row, writing = 0, list[Future[None]]()
-            for block in blocks:
-                # The next block is read meanwhile.
+            for values in batches:
+                # This batch was read meanwhile.
                 _wait(writing)
-                if (row := row + len(block)) > rows:
+                if (row := row + len(values)) > rows:
                     break
-                writing = _write_block(pool, layout.columns, block, places, row - len(block))
+                writing = _write(pool, layout.columns, values, places, row - len(values))
             _wait(writing)
         if row != rows:
             raise InvalidArgumentError("binning a shard", f"{row} rows came of {rows}")
-        return lgb.Dataset(path, params=dict(params), reference=reference).construct()
+        del places
+        with file.given_back_as_it_is_read():
+            return lgb.Dataset(file.path, params=dict(params), reference=reference).construct()
 
 
-def _write_block(
+def _write(
     pool: ThreadPoolExecutor,
     columns: Sequence[BinaryColumn],
-    block: Float32Array,
+    values: Float32Array,
     places: Sequence[npt.NDArray[np.uint8]],
     row: int,
 ) -> list[Future[None]]:
+    # Tiles begin at even rows, for two rows may share a byte.
+    starts = [0, *range(_TILE_ROWS - row % 2, len(values), _TILE_ROWS), len(values)]
     return [
         pool.submit(
             _write_tile,
             columns[column : column + _TILE_COLUMNS],
-            block[first : first + _TILE_ROWS],
+            values[first:end],
             places[column : column + _TILE_COLUMNS],
             row + first,
         )
-        for first in range(0, len(block), _TILE_ROWS)
+        for first, end in pairwise(starts)
         for column in range(0, len(columns), _TILE_COLUMNS)
     ]
 
@@ -90,22 +92,5 @@ def _wait(writing: Iterable[Future[None]]) -> None:
 def _write_tile(
     columns: Sequence[BinaryColumn], values: Float32Array, places: Sequence[npt.NDArray[np.uint8]], row: int
 ) -> None:
-    first, last = columns[0].feature, columns[-1].feature
-    features = np.ascontiguousarray(values[:, first : last + 1].T)
     for column, place in zip(columns, places, strict=True):
-        column.write(features[column.feature - first], place, row)
-
-
-@contextmanager
-def _memory(size: int) -> Iterator[tuple[str, npt.NDArray[np.uint8]]]:
-    if sys.platform == "linux":
-        descriptor = os.memfd_create("shardfit-bins")
-        try:
-            os.ftruncate(descriptor, size)
-            path = f"/proc/self/fd/{descriptor}"
-            yield path, np.memmap(path, dtype=np.uint8, mode="r+", shape=(size,))
-        finally:
-            os.close(descriptor)
-    else:
-        with tempfile.NamedTemporaryFile(prefix="shardfit-bins-") as file:
-            yield file.name, np.memmap(file.name, dtype=np.uint8, mode="w+", shape=(size,))
+        column.write(np.ascontiguousarray(values[:, column.feature]), place, row)

@@ -57,13 +57,16 @@ class BinaryColumn:
         """Write the codes of some values.
 
         Args:
-            values: Contiguous; float32, shape [rows].
+            values: Contiguous; float32, shape [rows], one or more.
             out: The codes of all rows.
-            row: Of the first value; even.
+            row: Of the first value.
         """
         codes: Any = self.table.look_up(values)
         if self.bits == 4:
             # Two rows share a byte, the first of them in its lower half.
+            if row % 2:
+                out[row // 2] |= codes[0] << 4
+                codes, row = codes[1:], row + 1
             codes = np.append(codes, np.zeros(len(codes) % 2, dtype=codes.dtype))
             codes = codes[::2] | (codes[1::2] << 4)
         first = row * self.bits // 8

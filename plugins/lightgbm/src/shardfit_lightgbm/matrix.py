@@ -20,7 +20,6 @@ from shardfit_lightgbm.binary_file import load
 from shardfit_lightgbm.binary_layout import BinaryLayout
 from shardfit_lightgbm.config import LightGBMConfig
 from shardfit_lightgbm.labels import not_all_zero
-from shardfit_lightgbm.memory import pushed_rows
 from shardfit_lightgbm.model import LightGBMModel
 
 Float32Array = npt.NDArray[np.float32]
@@ -169,7 +168,7 @@ class _Rows:
 
     def __init__(self, reader: MatrixReader, reference: LibraryReference, config: LightGBMConfig) -> None:
         self._reader, self._reference, self._config = reader, reference, config
-        self._batches: Generator[MatrixBatch, None, None] = reader.batches()
+        self._batches: Generator[MatrixBatch, None, None] = reader.batches(by_columns=True)
         self._waiting: list[MatrixBatch] = []
         self.pushed = 0
         roles = reader.spec.roles
@@ -201,7 +200,7 @@ class _Rows:
         labels = self._labels[part]
         objective = self._config.objective
         threads = int(reference.params["num_threads"])
-        data = load(reference.layout, rows, self._blocks(rows), reference.data, reference.params, threads)
+        data = load(reference.layout, rows, self._next(rows), reference.data, reference.params, threads)
         data.set_label(labels)
         if objective.counts:
             data.set_field("label", not_all_zero(labels))
@@ -215,20 +214,16 @@ class _Rows:
             data.set_group(np.diff(bounds))
         return data
 
-    def _blocks(self, rows: int) -> Iterator[Float32Array]:
-        step = pushed_rows(len(self._reader.spec.roles.features))
-        for first in range(0, rows, step):
-            values = np.empty((min(step, rows - first), len(self._reader.spec.roles.features)), dtype=np.float32)
-            filled = 0
-            while filled < len(values):
-                batch = self._waiting.pop(0) if self._waiting else next(self._batches)
-                taken = min(len(batch.row_ids), len(values) - filled)
-                values[filled : filled + taken] = batch.features[:taken]
-                self._keep(batch, taken)
-                filled += taken
-                if taken < len(batch.row_ids):
-                    self._waiting.insert(0, _without(batch, taken))
-            yield values
+    def _next(self, rows: int) -> Iterator[Float32Array]:
+        """Yield the features of the next rows, batch by batch."""
+        while rows:
+            batch = self._waiting.pop(0) if self._waiting else next(self._batches)
+            taken = min(len(batch.row_ids), rows)
+            self._keep(batch, taken)
+            if taken < len(batch.row_ids):
+                self._waiting.insert(0, _without(batch, taken))
+            rows -= taken
+            yield batch.features[:taken]
 
     def matrix(self, data: Any, first: Any) -> ShardMatrix:
         """Return what was pushed."""

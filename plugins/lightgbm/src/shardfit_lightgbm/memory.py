@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from shardfit.batch_rows import batch_rows
 from shardfit.data_shape import DataShape
 from shardfit.errors import InvalidArgumentError
 from shardfit.memory_plan import MemoryPart
@@ -9,8 +10,6 @@ from shardfit_lightgbm.config import LightGBMConfig
 
 MOST_ROWS = 2**31 - 1
 
-_MOST_PUSHED_ROWS = 2**16
-_PUSHED_BYTES = 32 * 2**20
 _LIBRARY = 110 * 2**20
 
 
@@ -30,15 +29,6 @@ def check_shape(shape: DataShape) -> None:
         )
 
 
-def pushed_rows(features: int) -> int:
-    """Return how many rows LightGBM is given at a time: 65,536, or fewer where they would take more than 32 MiB.
-
-    Args:
-        features: Number of features, float32 each.
-    """
-    return min(_MOST_PUSHED_ROWS, max(_PUSHED_BYTES // (8 * max(features, 1)) * 2, 256))
-
-
 def estimate_memory(config: LightGBMConfig, shape: DataShape) -> list[MemoryPart]:
     """Return what LightGBM's memory goes to on the largest worker.
 
@@ -52,16 +42,13 @@ def estimate_memory(config: LightGBMConfig, shape: DataShape) -> list[MemoryPart
     # One worker alone has a second learner beside it; see `second_machine`.
     learners = 2 if config.trains_as_two and shape.rows == shape.total_rows else 1
     leaves = int(config.params.get("num_leaves", 31))
-    pushed = min(pushed_rows(shape.features), max(shape.rows, shape.eval_rows))
+    looked_up = min(batch_rows(shape.columns or shape.features), max(shape.rows, shape.eval_rows))
     return [
         MemoryPart("library", _LIBRARY, "LightGBM itself"),
         MemoryPart(
-            "pushed", 8 * pushed * shape.features, f"twice {pushed:,} rows on their way into LightGBM", ("ingest",)
-        ),
-        MemoryPart(
-            "file",
-            width * max(shape.rows, shape.eval_rows) * shape.features,
-            "bins of one dataset once more, until LightGBM has read them",
+            "looked up",
+            4 * looked_up * shape.features,
+            f"{looked_up:,} rows whose bins are looked up while the next are read",
             ("ingest",),
         ),
         MemoryPart("matrix", width * shape.rows * shape.features, why.format("training data"), ("ingest", "fit")),
