@@ -11,7 +11,6 @@ from benchmarks.task import LABEL, Stopwatch, Task
 def train_on_rank(context: Any) -> None:
     """Train on one rank's rows; shardfit runs this on each."""
     import torch
-    from torch.utils.data import DataLoader
 
     from benchmarks.pytorch_task import BATCH_ROWS, FEATURES, THREADS, Batches, network, save, train_epochs
 
@@ -20,8 +19,7 @@ def train_on_rank(context: Any) -> None:
     dataset = context.get_dataset_map()["train"].get_shard().to_torch_dataset(batch_size=BATCH_ROWS)
 
     def batches() -> Batches:
-        loader = DataLoader(dataset, batch_size=None)
-        return ((batch.stack(FEATURES), batch[LABEL].float()) for batch in loader)
+        return ((batch.stack(FEATURES), batch[LABEL].float()) for batch in dataset)
 
     # One process needs no gradients of others, here and in the loop by hand.
     model = context.prepare_model(network()) if context.get_world_size() > 1 else network()

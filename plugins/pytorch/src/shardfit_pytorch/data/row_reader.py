@@ -86,6 +86,8 @@ class RowReader:
     ) -> None:
         self._source, self._fragments, self._columns, self._order = source, fragments, columns, order
         self._block_rows, self._decoded_rows = (_rows_of(size, columns) for size in (BLOCK_BYTES, _DECODED_BYTES))
+        # The loop waits for the first block, and has nothing to compute meanwhile.
+        self._next_rows = self._block_rows
         self._stream: _PieceStream | None = None
 
     def read(self, ranges: Iterable[Range]) -> Iterator[Rows]:
@@ -147,7 +149,8 @@ class RowReader:
         """Yield the records of a piece, which has exactly the rows that were planned."""
         fragment, done, planned = self._fragments[piece.fragment], 0, piece.stop - piece.start
         names = self._columns.names
-        for records in self._source.read(fragment, names, piece.start, piece.stop, self._decoded_rows):
+        rows, self._next_rows = self._next_rows, self._decoded_rows
+        for records in self._source.read(fragment, names, piece.start, piece.stop, rows):
             done += records.num_rows
             if done > planned:
                 raise _miscounted(fragment, piece, f"at least {done}")
