@@ -40,7 +40,9 @@ CATEGORIES = st.tuples(
 )
 
 
-def opened(features: list[tuple[list[float], bool, bool]], max_bin: int = 255) -> LibraryReference:
+def opened(
+    features: list[tuple[list[float], bool, bool]], max_bin: int = 255, use_missing: bool = True
+) -> LibraryReference:
     """Return the reference of features: of each its cut points, whether it is ever missing, is categorical."""
     names = tuple(f"f{j}" for j in range(len(features)))
     kinds = tuple(
@@ -54,7 +56,8 @@ def opened(features: list[tuple[list[float], bool, bool]], max_bin: int = 255) -
     }
     spec = MatrixSpec(ColumnRoles(names, ("y",)), kinds, maps, max_bin)
     points = tuple(np.unique(np.array(points, dtype=np.float32)) for points, _, _ in features)
-    config = replace(configure({"max_bin": max_bin}), has_missing=tuple(missing for _, missing, _ in features))
+    has_missing = tuple(missing for _, missing, _ in features)
+    config = replace(configure({"max_bin": max_bin, "use_missing": use_missing}), has_missing=has_missing)
     return open_reference(BinReference(spec, points, {}), config, RunSettings(spec.roles))
 
 
@@ -156,3 +159,21 @@ def test_features_that_are_stored_sparsely_are_refused() -> None:
     data = lgb.Dataset(np.array([[5.0]] * 99 + [[6.0]]), np.zeros(100), params=params).construct()
     with pytest.raises(PluginError, match="not stored one by one and densely"):
         BinaryLayout.of(data, params)
+
+
+@pytest.mark.filterwarnings("ignore:.*no meaningful features")
+@pytest.mark.parametrize("max_bin", [2, 3, 255])
+@pytest.mark.parametrize("use_missing", [False, True])
+@pytest.mark.parametrize("missing", [False, True])
+def test_few_values_are_stored_densely(max_bin: int, use_missing: bool, missing: bool) -> None:
+    tiny = float(np.nextafter(np.float32(1e-35), np.float32(0)))
+    numbers = [[], [3.0], [5.0, 6.0], [0.0, 1.0], [-2.0, -1.0], [-tiny, 1e-35], [-1e-35, tiny]]
+    categories = [[], [0.0], [0.0, 1.0]]
+    for most in (1, 2, 3, 10):
+        features = [
+            *((points, missing, False) for points in numbers),
+            *((points, missing, True) for points in categories),
+            ([float(code) for code in range(most)], False, True),
+        ]
+        for some in ([feature] for feature in features) if most == 1 else [features]:
+            check(opened(some, max_bin, use_missing=use_missing), rows_of(some, 300, most))

@@ -17,6 +17,7 @@ from shardfit_lightgbm.parameters import RUN_PARAMETERS, check_parameters
 CustomObjective = Callable[..., tuple[Any, Any]]
 
 _NO_METRIC = {"None", "na", "null", "custom"}
+_NO = ("false", "-")
 _SHARES_OF_CLASSES = ("pos_bagging_fraction", "neg_bagging_fraction", "bagging_by_query")
 # With several machines LightGBM knows this way of keeping constraints only, and turns others into it.
 _MONOTONE_METHOD = "basic"
@@ -81,6 +82,11 @@ class LightGBMConfig:
     def max_bin(self) -> int:
         """Most bins of a feature."""
         return int(self.params.get("max_bin", 255))
+
+    @property
+    def keeps_missing(self) -> bool:
+        """Whether LightGBM has bins for missing values of numbers."""
+        return str(self.params.get("use_missing", True)).lower() not in _NO
 
     @property
     def chooses_rows(self) -> bool:

@@ -26,8 +26,10 @@ Float32Array = npt.NDArray[np.float32]
 Float64Array = npt.NDArray[np.float64]
 Int64Array = npt.NDArray[np.int64]
 
-# LightGBM's kZeroThreshold: what is no farther from zero is zero to it.
-_ZERO = 1e-35
+# LightGBM's kZeroThreshold, a float32: what is no farther from zero is zero to it.
+_ZERO = float(np.float32(1e-35))
+# Two cut points, the fewest that are chosen, zero and missing values.
+_FEWEST_BINS = 4
 _DATASET_PARAMS = (
     "deterministic",
     "enable_bundle",
@@ -97,11 +99,12 @@ def open_reference(reference: BinReference, config: LightGBMConfig, settings: Ru
     spec = reference.spec
     categorical = [cast.rule == "category" for cast in spec.feature_casts]
     cut_points = [_apart(points.astype(np.float64)) for points in reference.cut_points]
-    values = np.empty((max(map(len, cut_points), default=0) + 1, len(cut_points)))
+    values = np.empty((max([1, *map(len, cut_points)]) + 1, len(cut_points)))
     for j, points in enumerate(cut_points):
-        values[:, j] = _reference_values(points, len(values), config.has_missing[j], categorical[j])
+        choose = _reference_values if config.keeps_missing else _values_without_missing
+        values[:, j] = choose(points, len(values), config.has_missing[j], categorical[j])
     params = {name: config.params[name] for name in _DATASET_PARAMS if name in config.params}
-    params |= _bins_of_categories(reference, config)
+    params |= _bins_of_features(reference, config)
     data = lgb.Dataset(
         values,
         label=np.zeros(len(values), dtype=np.float32),
@@ -128,17 +131,27 @@ def _reference_values(points: Float64Array, rows: int, missing: bool, categorica
     return values
 
 
+def _values_without_missing(points: Float64Array, rows: int, missing: bool, categorical: bool) -> Float64Array:
+    """Return the same where `use_missing` is off: a missing number is 0 then, a missing category like unknown ones."""
+    if categorical and len(points) <= 1:
+        # Beside a category that no row has, one alone is stored densely.
+        return np.resize([0.0, 1.0], rows)
+    if missing and not categorical:
+        points = np.union1d(points, [0.0])
+    return _reference_values(points, rows, False, categorical)
+
+
 def _apart(points: Float64Array) -> Float64Array:
     """Return the points that LightGBM can tell apart."""
     return np.unique(np.where(np.abs(points) <= _ZERO, 0.0, points))
 
 
-def _bins_of_categories(reference: BinReference, config: LightGBMConfig) -> dict[str, Any]:
-    """Let every category have a bin: beyond `max_bin`, LightGBM would drop the rarest."""
+def _bins_of_features(reference: BinReference, config: LightGBMConfig) -> dict[str, Any]:
+    """Let every category and every cut point have a bin: beyond `max_bin`, LightGBM would drop the rarest."""
     sizes = [len(reference.spec.categories.get(name, ())) for name in reference.spec.roles.features]
-    if max(sizes, default=0) < config.max_bin:
+    if max(sizes, default=0) < config.max_bin and config.max_bin >= _FEWEST_BINS:
         return {}
-    return {"max_bin_by_feature": [max(config.max_bin, size + 2) for size in sizes]}
+    return {"max_bin_by_feature": [max(config.max_bin, size + 2, _FEWEST_BINS) for size in sizes]}
 
 
 def ingest(
