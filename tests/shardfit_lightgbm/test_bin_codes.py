@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from shardfit_lightgbm.bin_codes import CodeTable
+from shardfit_lightgbm.bin_codes import CodeTable, table_bits
 
 FINITE = st.floats(width=32, allow_nan=False, allow_infinity=False)
 MISSING = 77
@@ -23,11 +23,12 @@ def searched(values: npt.NDArray[np.float32], bounds: npt.NDArray[np.float32]) -
 
 
 def check(bounds: npt.NDArray[np.float32], values: npt.NDArray[np.float32]) -> None:
-    table = CodeTable.of(bounds, np.arange(len(bounds) + 1, dtype=np.uint32), MISSING)
     with np.errstate(over="ignore"):
         around = [np.nextafter(bounds, np.float32(side)) for side in (-np.inf, np.inf)]
     values = np.concatenate([values, bounds, *around, np.float32([0.0, -0.0, np.nan, -np.nan])])
-    np.testing.assert_array_equal(table.look_up(values), searched(values, bounds))
+    for bits in (1, 10, 16):
+        table = CodeTable.of(bounds, np.arange(len(bounds) + 1, dtype=np.uint32), MISSING, bits)
+        np.testing.assert_array_equal(table.look_up(values), searched(values, bounds))
 
 
 @given(
@@ -55,3 +56,7 @@ def test_as_many_cut_points_as_categories_may_have(points: int) -> None:
     random = np.random.default_rng(0)
     bounds = np.unique(random.normal(size=points).astype(np.float32))
     check(bounds, random.normal(size=5_000).astype(np.float32))
+
+
+def test_tables_of_all_features_take_little_together() -> None:
+    assert [table_bits(features) for features in (1, 64, 65, 1_000, 10**6)] == [16, 16, 15, 12, 10]

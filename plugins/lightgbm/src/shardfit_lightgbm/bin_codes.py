@@ -16,7 +16,9 @@ import numpy.typing as npt
 Float32Array = npt.NDArray[np.float32]
 Codes = npt.NDArray[np.uint8] | npt.NDArray[np.uint16] | npt.NDArray[np.uint32]
 
-_TABLE_BITS = 16
+# Tables of all features together; the larger, the fewer cut points there are to choose from.
+TABLES_BYTES = 2**23
+_MOST_BITS, _FEWEST_BITS = 16, 10
 _MAGNITUDE = np.int32(2**31 - 1)
 _SIGN = np.int32(31)
 # So many, and as many again beside them, can be counted.
@@ -48,18 +50,19 @@ class CodeTable:
     strides: tuple[np.unsignedinteger, ...]
 
     @classmethod
-    def of(cls, upper_bounds: Float32Array, codes: Codes, code_of_missing: int) -> Self:
+    def of(cls, upper_bounds: Float32Array, codes: Codes, code_of_missing: int, bits: int = _MOST_BITS) -> Self:
         """Return the table of some intervals.
 
         Args:
             upper_bounds: At least one; finite.
             codes: One more.
             code_of_missing: Of NaN.
+            bits: It has about 2**bits cells.
         """
         upper_bounds = upper_bounds + np.float32(0)  # Of the two zeros, the one above the other.
         places = _places(upper_bounds).astype(np.int64)
         lowest, highest = int(places[0]), int(places[-1]) + 1
-        shift = max((highest - lowest).bit_length() - _TABLE_BITS, 0)
+        shift = max((highest - lowest).bit_length() - bits, 0)
         starts = lowest + (np.arange(((highest - lowest) >> shift) + 1, dtype=np.int64) << shift)
         first = np.searchsorted(places, starts)
         last = np.searchsorted(places, starts + (1 << shift) - 1)
@@ -105,3 +108,12 @@ def _places(values: Float32Array) -> npt.NDArray[np.int32]:
     places &= _MAGNITUDE
     places ^= bits
     return places
+
+
+def table_bits(features: int) -> int:
+    """Return how many bits the tables of so many features have, each, to take 8 MiB together; at least 10.
+
+    Args:
+        features: One or more.
+    """
+    return min(max((TABLES_BYTES // (2 * features)).bit_length() - 1, _FEWEST_BITS), _MOST_BITS)

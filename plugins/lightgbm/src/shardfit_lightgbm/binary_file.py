@@ -45,21 +45,26 @@ def load(
         InvalidArgumentError: Another number of rows came.
     """
     with memory_file(layout.size(rows)) as file:
-        places = layout.begin(file.content, rows)
-        with ThreadPoolExecutor(threads) as pool:
-            row, writing = 0, list[Future[None]]()
-            for values in batches:
-                # This batch was read meanwhile.
-                _wait(writing)
-                if (row := row + len(values)) > rows:
-                    break
-                writing = _write(pool, layout.columns, values, places, row - len(values))
-            _wait(writing)
-        if row != rows:
-            raise InvalidArgumentError("binning a shard", f"{row} rows came of {rows}")
-        del places
+        _fill(layout, file.content, rows, batches, threads)
         with file.given_back_as_it_is_read():
             return lgb.Dataset(file.path, params=dict(params), reference=reference).construct()
+
+
+def _fill(
+    layout: BinaryLayout, content: npt.NDArray[np.uint8], rows: int, batches: Iterable[Float32Array], threads: int
+) -> None:
+    places = layout.begin(content, rows)
+    with ThreadPoolExecutor(threads) as pool:
+        row, writing = 0, list[Future[None]]()
+        for values in batches:
+            # This batch was read meanwhile.
+            _wait(writing)
+            if (row := row + len(values)) > rows:
+                break
+            writing = _write(pool, layout.columns, values, places, row - len(values))
+        _wait(writing)
+    if row != rows:
+        raise InvalidArgumentError("binning a shard", f"{row} rows came of {rows}")
 
 
 def _write(

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shardfit.errors import PluginError
-from shardfit_lightgbm.bin_codes import CodeTable, Float32Array
+from shardfit_lightgbm.bin_codes import CodeTable, Float32Array, table_bits
 
 _TOKEN = b"______LightGBM_Binary_File_Token______\n\0"
 _SIZE = struct.Struct("<Q")
@@ -110,7 +110,7 @@ class BinaryLayout:
             asked = lgb.Dataset(probe, label=label, params=dict(params), reference=reference).construct()
             answer = _File.of(asked, Path(folder) / "probe.bin")
         columns = [
-            _column(feature, head, upper, codes, rows)
+            _column(feature, head, upper, codes, rows, table_bits(len(ends)))
             for feature, (upper, _), (head, codes) in zip(answer.used, ends, answer.groups, strict=True)
         ]
         return cls(answer.header, tuple(columns))
@@ -210,7 +210,7 @@ def _ends(head: bytes) -> tuple[Float32Array, Float32Array]:
     return np.append(upper, np.float32(_WIDEST)), np.append(np.float32(-_WIDEST), above)
 
 
-def _column(feature: int, head: bytes, upper: Float32Array, raw: bytes, rows: int) -> BinaryColumn:
+def _column(feature: int, head: bytes, upper: Float32Array, raw: bytes, rows: int, bits_of_table: int) -> BinaryColumn:
     """Read what the probe became: codes of the last values of all intervals, of the first ones, of a missing value."""
     bits = next((bits for bits in (4, 8, 16, 32) if _aligned((rows * bits + 7) // 8) == len(raw)), None)
     if bits is None:
@@ -224,7 +224,8 @@ def _column(feature: int, head: bytes, upper: Float32Array, raw: bytes, rows: in
     of_upper, of_lower = codes[:intervals], codes[intervals : 2 * intervals]
     if not np.array_equal(of_upper, of_lower):
         raise _unknown(f"values of feature {feature} have codes that do not follow its cut points")
-    return BinaryColumn(feature, head, bits, CodeTable.of(upper[:-1], of_upper.copy(), int(codes[2 * intervals])))
+    table = CodeTable.of(upper[:-1], of_upper.copy(), int(codes[2 * intervals]), bits_of_table)
+    return BinaryColumn(feature, head, bits, table)
 
 
 def _start_of_header() -> int:

@@ -237,12 +237,18 @@ class _Rows:
                 self._waiting.insert(0, _without(batch, taken))
             rows -= taken
             yield batch.features[:taken]
+        if self.pushed == self._reader.rows and not self._waiting:
+            self._end()
 
-    def matrix(self, data: Any, first: Any) -> ShardMatrix:
-        """Return what was pushed."""
+    def _end(self) -> None:
         # The generator ends only when it is asked once more; what it tallies then is the whole pass.
         if (extra := next(self._batches, None)) is not None:
             raise InvalidArgumentError("pushing a shard", f"{len(extra.row_ids)} rows came beyond those planned")
+
+    def matrix(self, data: Any, first: Any) -> ShardMatrix:
+        """Return what was pushed."""
+        if not self._reader.rows:
+            self._end()
         groups = None
         if self._starts is not None:
             groups = np.append(np.flatnonzero(self._starts), self.pushed).astype(np.int64)

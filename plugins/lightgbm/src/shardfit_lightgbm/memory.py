@@ -6,11 +6,13 @@ from shardfit.batch_rows import batch_rows
 from shardfit.data_shape import DataShape
 from shardfit.errors import InvalidArgumentError
 from shardfit.memory_plan import MemoryPart
+from shardfit_lightgbm.bin_codes import TABLES_BYTES
 from shardfit_lightgbm.config import LightGBMConfig
 
 MOST_ROWS = 2**31 - 1
 
 _LIBRARY = 110 * 2**20
+_READ_BYTES = 16 * 2**20
 
 
 def check_shape(shape: DataShape) -> None:
@@ -45,6 +47,12 @@ def estimate_memory(config: LightGBMConfig, shape: DataShape) -> list[MemoryPart
     looked_up = min(batch_rows(shape.columns or shape.features), max(shape.rows, shape.eval_rows))
     return [
         MemoryPart("library", _LIBRARY, "LightGBM itself"),
+        MemoryPart(
+            "tables",
+            TABLES_BYTES + _READ_BYTES,
+            "tables that bins are looked up in, and LightGBM's buffer to read them",
+            ("ingest",),
+        ),
         MemoryPart(
             "looked up",
             4 * looked_up * shape.features,
