@@ -101,7 +101,11 @@ def kills_by_the_kernel(request: pytest.FixtureRequest, tmp_path_factory: pytest
     # Beside the folders of all processes that run these tests.
     with (tmp_path_factory.getbasetemp().parent / "kills-by-the-kernel").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX if kills else fcntl.LOCK_SH)
-        yield
+        try:
+            yield
+        finally:
+            # Not by closing it: a process that was forked meanwhile has it, too.
+            fcntl.flock(file, fcntl.LOCK_UN)
 
 
 @pytest.fixture(scope="session")

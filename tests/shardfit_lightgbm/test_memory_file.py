@@ -35,3 +35,18 @@ def test_a_file_on_a_disk_is_read_as_one_in_memory(monkeypatch: pytest.MonkeyPat
         with file.given_back_as_it_is_read():
             assert Path(file.path).read_bytes() == b"\7" * (3 * MIB)
     assert not Path(file.path).exists()
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="memory goes back on Linux alone: run it there")
+def test_nothing_goes_back_where_the_kernel_does_not_say_how_far_a_file_is_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    plain = Path.read_text
+    # What gVisor's kernel says of a descriptor: no more than its flags.
+    told = "flags:\t02100002\n"
+    monkeypatch.setattr(Path, "read_text", lambda path: told if "fdinfo" in str(path) else plain(path))
+    with memory_file(4 * MIB) as file:
+        file.content[:] = 7
+        with file.given_back_as_it_is_read():
+            time.sleep(0.05)
+        assert (file.content == 7).all()

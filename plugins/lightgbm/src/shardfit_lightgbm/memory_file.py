@@ -71,7 +71,9 @@ class MemoryFile:
         for entry in Path("/proc/self/fd").iterdir():
             try:
                 if entry.readlink() == mine:
-                    place = max(place, int(Path("/proc/self/fdinfo", entry.name).read_text().split()[1]))
+                    # A kernel that does not say where a file is read begins with something else.
+                    name, value = Path("/proc/self/fdinfo", entry.name).read_text().split()[:2]
+                    place = max(place, int(value) if name == "pos:" else 0)
             except FileNotFoundError:
                 continue  # It was closed meanwhile.
         return place
