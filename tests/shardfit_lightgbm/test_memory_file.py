@@ -28,6 +28,14 @@ def test_memory_behind_the_reader_goes_back_but_that_of_the_head() -> None:
             assert reader.read() == b"\7" * (4 * MIB)
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="memory goes back on Linux alone: run it there")
+def test_who_keeps_the_content_keeps_no_memory() -> None:
+    with memory_file(3 * MIB) as file:
+        file.content[:] = 7
+    # As an error does that is kept, with all that it came through.
+    assert not file.content.any()
+
+
 def test_a_file_on_a_disk_is_read_as_one_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", "darwin")
     with memory_file(3 * MIB) as file:

@@ -56,12 +56,21 @@ class MemoryFile:
             done.set()
             follower.join()
 
+    def give_back(self, start: int, size: int) -> None:
+        """Let the system have the memory of a part, which reads as zeros from then on. Only on Linux.
+
+        Args:
+            start: Its first byte; where a page begins.
+            size: In bytes.
+        """
+        self._room.madvise(mmap.MADV_REMOVE, start, size)
+
     def _follow(self, done: threading.Event) -> None:
         given_back = HEAD_BYTES
         while not done.wait(_EVERY_SECONDS):
             read = self._place() // mmap.PAGESIZE * mmap.PAGESIZE
             if read > given_back:
-                self._room.madvise(mmap.MADV_REMOVE, given_back, read - given_back)
+                self.give_back(given_back, read - given_back)
                 given_back = read
 
     def _place(self) -> int:
@@ -92,7 +101,12 @@ def memory_file(size: int) -> Iterator[MemoryFile]:
         descriptor = os.memfd_create(name)
         try:
             os.ftruncate(descriptor, size)
-            yield MemoryFile(descriptor, f"/proc/self/fd/{descriptor}", size)
+            file = MemoryFile(descriptor, f"/proc/self/fd/{descriptor}", size)
+            try:
+                yield file
+            finally:
+                # An error may be kept, and with it all that holds the content.
+                file.give_back(0, size)
         finally:
             os.close(descriptor)
     else:
