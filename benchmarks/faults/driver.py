@@ -116,6 +116,9 @@ class Strikes:
         elif event.name == "WorkerLost":
             self.noticed.append(now)
             self.causes.append(getattr(event, "cause", ""))
+            if self.case.grows and len(self.noticed) == 2 and self._restored is not None:
+                # What the third attempt runs on is asked next.
+                self._restored.join()
         elif event.name == "MetricsReported" and len(self.again) < len(self.noticed):
             self.again.append(now)
         if not self.struck and event.attempt == 1 and self._due(event):
@@ -134,8 +137,6 @@ class Strikes:
             # The second attempt runs without the host, the third with it.
             self._restored = threading.Thread(target=self._restore)
             self._restored.start()
-        if self.case.grows and len(self.noticed) == 2 and self._restored is not None:
-            self._restored.join()
 
     def lost(self) -> None:
         """Wait until a host that is being lost is."""
