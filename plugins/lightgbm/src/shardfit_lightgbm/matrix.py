@@ -171,19 +171,19 @@ def ingest(
     first = None
     if dataset == TRAIN and context.world_size == 1 and config.trains_as_two and reader.rows > 1:
         count = rows.rows_of_first_group()
-        first = rows.push(count, reference) if count < reader.rows else None
-    data = rows.push(reader.rows - rows.pushed, reference)
+        first = rows.bin(count, reference) if count < reader.rows else None
+    data = rows.bin(reader.rows - rows.binned, reference)
     return rows.matrix(data, first)
 
 
 class _Rows:
-    """The rows of a shard, which are pushed in order, once."""
+    """The rows of a shard, which are binned in order, once."""
 
     def __init__(self, reader: MatrixReader, reference: LibraryReference, config: LightGBMConfig) -> None:
         self._reader, self._reference, self._config = reader, reference, config
         self._batches: Generator[MatrixBatch, None, None] = reader.batches(by_columns=True)
         self._waiting: list[MatrixBatch] = []
-        self.pushed = 0
+        self.binned = 0
         roles = reader.spec.roles
         self._row_ids = None if config.bagging is None else np.empty(reader.rows, dtype=np.int64)
         self._labels = np.empty(reader.rows, dtype=np.float32)
@@ -205,11 +205,11 @@ class _Rows:
             count += len(batch.row_ids)
         return count
 
-    def push(self, rows: int, reference: LibraryReference) -> Any:
+    def bin(self, rows: int, reference: LibraryReference) -> Any:
         """Return a Dataset of the next rows, or None where there are none."""
         if not rows:
             return None
-        part = slice(self.pushed, self.pushed + rows)
+        part = slice(self.binned, self.binned + rows)
         labels = self._labels[part]
         objective = self._config.objective
         threads = int(reference.params["num_threads"])
@@ -237,25 +237,25 @@ class _Rows:
                 self._waiting.insert(0, _without(batch, taken))
             rows -= taken
             yield batch.features[:taken]
-        if self.pushed == self._reader.rows and not self._waiting:
+        if self.binned == self._reader.rows and not self._waiting:
             self._end()
 
     def _end(self) -> None:
         # The generator ends only when it is asked once more; what it tallies then is the whole pass.
         if (extra := next(self._batches, None)) is not None:
-            raise InvalidArgumentError("pushing a shard", f"{len(extra.row_ids)} rows came beyond those planned")
+            raise InvalidArgumentError("binning a shard", f"{len(extra.row_ids)} rows came beyond those planned")
 
     def matrix(self, data: Any, first: Any) -> ShardMatrix:
-        """Return what was pushed."""
+        """Return what was binned."""
         if not self._reader.rows:
             self._end()
         groups = None
         if self._starts is not None:
-            groups = np.append(np.flatnonzero(self._starts), self.pushed).astype(np.int64)
+            groups = np.append(np.flatnonzero(self._starts), self.binned).astype(np.int64)
         return ShardMatrix(data, first, self._row_ids, self._labels, self._weights, groups)
 
     def _keep(self, batch: MatrixBatch, taken: int) -> None:
-        part = slice(self.pushed, self.pushed + taken)
+        part = slice(self.binned, self.binned + taken)
         if self._row_ids is not None:
             self._row_ids[part] = batch.row_ids[:taken]
         self._labels[part] = batch.labels[:taken]
@@ -265,7 +265,7 @@ class _Rows:
             self._starts[part] = batch.group_starts[:taken]
         if self._scores is not None:
             self._scores[part] = start_of(batch, self._reference, self._config)[:taken]
-        self.pushed += taken
+        self.binned += taken
 
 
 def empty_scores(reader: MatrixReader, reference: LibraryReference, config: LightGBMConfig) -> Float64Array | None:
