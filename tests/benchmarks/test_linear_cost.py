@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 import pytest
 
 from benchmarks.cost_picture import draw
-from benchmarks.linear_cost import SIZES, points_of, render
+from benchmarks.linear_cost import SERIES, Records, points_of, render
 from benchmarks.straight_line import Line
 
 
@@ -21,20 +21,16 @@ def test_a_line_has_a_fixed_cost_a_slope_and_neighbours() -> None:
 
 
 def test_the_table_and_the_picture_show_every_series() -> None:
-    found = {
-        name: {
-            "rows": size.rows,
-            "columns": size.columns,
-            "seconds": 3 + size.rows * size.columns / 1e7,
-            "cpu_seconds": size.rows * size.columns / 1e7,
-            "peak_bytes": 2**28,
-        }
-        for name, size in SIZES.items()
-    }
-    records = {"xgboost": found}
+    def cost(rows: int, columns: int, slow: float) -> dict[str, float]:
+        seconds = slow * (3 + rows * columns / 1e7)
+        return {"rows": rows, "columns": columns, "seconds": seconds, "cpu_seconds": seconds, "peak_bytes": 2**28}
+
+    found = {name: [[cost(*size, slow) for size in sizes] for slow in (1, 1, 2)] for name, sizes in SERIES.items()}
+    records: Records = {"xgboost": found}
     assert [size for size, _ in points_of(records, "xgboost", "columns", "seconds")] == [10, 100, 1_000]
     table = render(records)
     assert table.count("###") == 6
+    assert "| 1,000,000 | 5.80 | 5.80 - 11.60 | 2.80 |" in table
     assert "R^2 1.0000, fixed cost 3.00 s, 2.8 s a million rows; neighbouring slopes differ by 0% at most" in table
     points = points_of(records, "xgboost", "rows", "seconds")
     picture = ElementTree.fromstring(draw({("xgboost", "rows", "seconds"): points}))

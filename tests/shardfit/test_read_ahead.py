@@ -94,7 +94,7 @@ def test_no_thread_starts_before_the_first_item_is_asked_for() -> None:
 
 
 @pytest.mark.parametrize("depth", [1, 2, 4])
-def test_no_more_than_depth_items_wait_beside_the_one_being_handed_over(depth: int) -> None:
+def test_no_more_than_depth_items_are_there_beside_the_one_handed_over(depth: int) -> None:
     produced = threading.Semaphore(0)
     count = 0
 
@@ -107,12 +107,11 @@ def test_no_more_than_depth_items_wait_beside_the_one_being_handed_over(depth: i
 
     ahead = read_ahead(counting(), depth)
     assert next(ahead) == 1
-    # One taken, `depth` in the buffer, one in the producer's hand; a further one would be one too many.
-    for _ in range(depth + 2):
+    for _ in range(1 + depth):
         assert produced.acquire(timeout=30)
     assert not produced.acquire(timeout=0.3)
     ahead.close()
-    assert count == depth + 2
+    assert count == 1 + depth
 
 
 def test_a_depth_that_would_hold_everything_is_refused() -> None:

@@ -27,6 +27,7 @@ from shardfit.shard_reader import ShardReader
 from shardfit.sharding.rows import shard_by_rows
 from shardfit.source import Fragment
 from shardfit.sources.arrow import ArrowSource
+from shardfit_xgboost import shard_stream
 from shardfit_xgboost.config import configure
 from shardfit_xgboost.matrix import ShardMatrix, ingest, open_reference
 from shardfit_xgboost.row_stream import RowStream, planned_batches, regroup, stand_ins
@@ -234,6 +235,21 @@ def test_another_number_of_walks_is_an_error() -> None:
                 pass
     with pytest.raises(CoverageError, match="walked 2 times"):
         stream.check_walks()
+
+
+def test_what_decoding_needed_is_given_back_before_the_last_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    training, events = table(), []
+    reader = Profiled(training).reader(ArrowSource(training, fragment_rows=1_300), gapless=True)
+    monkeypatch.setattr(shard_stream, "give_back_memory", lambda: events.append("given back"))
+    with HeldInterrupt() as interrupt:
+        stream = RowStream(reader, interrupt, stand_ins=True)
+        for _ in range(3):
+            stream.reset()
+            while stream.next(lambda data, **others: events.append(f"{len(data)} rows")):
+                pass
+    batches = [f"{rows} rows" for rows in planned_batches(reader)]
+    # Not in the walks that read nothing.
+    assert events == [*batches, *batches[:-1], "given back", batches[-1], *batches]
 
 
 def test_stand_ins_take_no_more_memory_than_a_batch_and_a_bit_for_each_value() -> None:

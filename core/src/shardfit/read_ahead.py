@@ -13,7 +13,10 @@ Item = TypeVar("Item")
 
 
 def read_ahead(items: Iterator[Item], depth: int = 2) -> Generator[Item]:
-    """Yield `items` in order; a thread prepares up to `depth` of them ahead.
+    """Yield `items` in order; a thread prepares up to `depth` of them ahead, and none beyond.
+
+    So there are at most `depth` items beside the one that was yielded last, the one that is being made among them. With
+    1 the thread rests from when it has made one until that is taken; with 2 it goes on.
 
     The thread has ended when this generator has: at the end, on an error, and when it is closed early. So has `items`,
     which is closed by the thread if it can be.
@@ -33,11 +36,13 @@ def read_ahead(items: Iterator[Item], depth: int = 2) -> Generator[Item]:
     thread.start()
     try:
         while not isinstance(item := producer.buffer.get(), _End):
+            producer.places.release()
             yield item
         if item.error is not None:
             raise item.error
     finally:
         producer.closed.set()
+        producer.places.release()
         thread.join()
 
 
@@ -52,7 +57,8 @@ class _Producer(Generic[Item]):
     """What the thread runs."""
 
     def __init__(self, items: Iterator[Item], depth: int) -> None:
-        self.buffer: queue.Queue[Item | _End] = queue.Queue(maxsize=depth)
+        self.buffer: queue.SimpleQueue[Item | _End] = queue.SimpleQueue()
+        self.places = threading.Semaphore(depth)
         self.closed = threading.Event()
         self._items = items
 
@@ -60,25 +66,23 @@ class _Producer(Generic[Item]):
         try:
             self._produce()
         except BaseException as error:  # noqa: BLE001 - raised again by the consumer
-            self._offer(_End(error))
+            self.buffer.put(_End(error))
         else:
-            self._offer(_End(None))
+            self.buffer.put(_End(None))
 
     def _produce(self) -> None:
         try:
-            for item in self._items:
-                self._offer(item)
-                if self.closed.is_set():
-                    return
+            # A place before the item: one that is made and waits for a place would be one more in memory.
+            while self._has_place():
+                self.buffer.put(next(self._items))
+        except StopIteration:
+            return
         finally:
             # A generator left hanging would hold its file open until it is collected.
             if (close := getattr(self._items, "close", None)) is not None:
                 close()
 
-    def _offer(self, item: Item | _End) -> None:
-        while not self.closed.is_set():
-            try:
-                self.buffer.put(item, timeout=0.1)
-            except queue.Full:
-                continue
-            return
+    def _has_place(self) -> bool:
+        """Wait for a place; return whether there is one, or False once the consumer has closed."""
+        self.places.acquire()
+        return not self.closed.is_set()

@@ -86,13 +86,17 @@ class ShardReader:
         self.rows = shard.rows
         self._on_rows = on_rows
 
-    def batches(self) -> Generator[ShardBatch]:
-        """Yield every row of the shard once, in global row order; the next batch is decoded meanwhile.
+    def batches(self, ahead: int = 2) -> Generator[ShardBatch]:
+        """Yield every row of the shard once, in global row order; the next batches are decoded meanwhile.
 
         Batches are as the source gives them. In a shard of more than 64 slices neighbours of few rows are joined: what
         comes after takes its time a batch, whatever its size, so many small files would cost as many large ones.
 
         `handed` is the digest of the rows yielded by the latest pass.
+
+        Args:
+            ahead: How many batches there may be beside the one yielded last. 1 is enough where decoding a batch is the
+                shorter part.
 
         Raises:
             ChangedDataError: A fragment has not as many rows as were planned; said before a row too many is yielded.
@@ -100,8 +104,8 @@ class ShardReader:
         """
         self.handed = RowDigest()
         # Closed with this generator, so that no thread outlives a pass that is given up.
-        with closing(read_ahead(self._decode(), depth=1)) as ahead:
-            for batch in ahead:
+        with closing(read_ahead(self._decode(), ahead)) as batches:
+            for batch in batches:
                 self.handed += RowDigest.of_rows(batch.row_ids)
                 yield batch
                 self._on_rows(self.handed.rows)

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import xgboost as xgb
 
+from shardfit.allocators import give_back_memory
 from shardfit.interrupts import HeldInterrupt
 from shardfit.matrix_reader import MatrixBatch, MatrixReader
 
@@ -104,10 +105,14 @@ class ShardStream(xgb.DataIter):  # type: ignore[misc]
             return True
 
     def _read(self) -> Generator[MatrixBatch]:
-        self.kept = []
+        self.kept, rows = [], 0
         with closing(self._reader.batches()) as batches:
             for batch in self._regrouped(batches):
                 self._keep(batch)
+                rows += len(batch.row_ids)
+                if rows == self._reader.rows:
+                    # With its last batch XGBoost allocates the column index; what decoding needed is of no more use.
+                    give_back_memory()
                 yield batch
         if not self.kept:
             batch = self._reader.no_rows()

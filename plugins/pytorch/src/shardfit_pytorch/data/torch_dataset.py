@@ -207,7 +207,7 @@ class ShardfitDataset(IterableDataset[Batch]):
     def _read_here(self, plan: EpochPlan) -> Iterator[Batch]:
         reader = self._reader(self._table.source, plan)
         ranges = (piece for _, step in plan.steps() for piece in step.ranges)
-        with closing(read_ahead(reader.read(ranges))) as ahead:
+        with closing(read_ahead(reader.read(ranges), depth=3)) as ahead:
             for made in self._batches(ahead, plan, 0, 1):
                 for batch, receipt in made:
                     self.note(receipt)
