@@ -15,7 +15,6 @@ from typing import Any
 
 from benchmarks.memory_shapes import Shape, make_data, params_of
 from shardfit.job import Job
-from shardfit.run import TrainResult
 from shardfit.train import train
 
 ROUNDS = 10
@@ -35,19 +34,11 @@ def run(shape: Shape, data: Path) -> dict[str, float]:
         Seconds of the clock and of CPUs, the peak of the process in bytes, and seconds by phase.
     """
     import_module(f"shardfit_{shape.trainer}.trainer")
-    worked = time.process_time()
-    result = _train(shape, data)
-    worked = time.process_time() - worked
-    phases = {f"phase_{name}": seconds for name, seconds in result.phases.items()}
-    seconds, peak = sum(result.phases.values()), max(result.peak_memory.values())
-    return {"seconds": seconds, "cpu_seconds": worked, "peak_bytes": peak, **phases}
-
-
-def _train(shape: Shape, data: Path) -> TrainResult:
+    source = make_data(data, shape.rows, shape)
     with TemporaryDirectory(prefix="shardfit-linear-") as stage:
         fields: dict[str, Any] = {
             "trainer": shape.trainer,
-            "data": str(make_data(data, shape.rows, shape)),
+            "data": str(source),
             "columns": {"label": "label"},
             "params": {**params_of(shape), "n_estimators": ROUNDS},
             "engine": "inline",
@@ -56,7 +47,12 @@ def _train(shape: Shape, data: Path) -> TrainResult:
             "stage": stage,
             "checkpoint_every_seconds": 0,
         }
-        return train(Job(**fields))
+        worked = time.process_time()
+        result = train(Job(**fields))
+        worked = time.process_time() - worked
+    phases = {f"phase_{name}": seconds for name, seconds in result.phases.items()}
+    seconds, peak = sum(result.phases.values()), max(result.peak_memory.values())
+    return {"seconds": seconds, "cpu_seconds": worked, "peak_bytes": peak, **phases}
 
 
 if __name__ == "__main__":

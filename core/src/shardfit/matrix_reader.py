@@ -147,7 +147,7 @@ class MatrixReader:
         """
         self.handed, self.content = RowDigest(), 0
         last_group: object = _NO_GROUP
-        # One, since a library takes longer to bin a batch than decoding does: a second would wait in memory.
+        # One: the library bins it while the next is decoded, and a second would only wait in memory.
         for batch in self.shard.batches(ahead=1):
             starts = None
             if self.spec.roles.group is not None:
