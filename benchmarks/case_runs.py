@@ -30,11 +30,31 @@ def run_case(module: str, arguments: Sequence[str]) -> Record:
         RuntimeError: It failed.
         subprocess.TimeoutExpired: It took longer than 350 s.
     """
-    command = [sys.executable, "-m", module, *arguments]
+    command = case_command(module, arguments)
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=LIMIT_S)
-    if done.returncode:
-        raise RuntimeError(f"{' '.join([module, *arguments])} exited with {done.returncode}: {done.stderr[-2000:]}")
-    found: Record = json.loads(done.stdout.splitlines()[-1])
+    return record_of(command, done.returncode, done.stdout, done.stderr)
+
+
+def case_command(module: str, arguments: Sequence[str]) -> list[str]:
+    """Return the command line of `python -m module arguments`."""
+    return [sys.executable, "-m", module, *arguments]
+
+
+def record_of(command: Sequence[str], status: int, printed: str, errors: str) -> Record:
+    """Return what a program printed as its last line, which is JSON.
+
+    Args:
+        command: Its command line.
+        status: With which it exited.
+        printed: What it printed.
+        errors: What it printed to standard error.
+
+    Raises:
+        RuntimeError: It failed.
+    """
+    if status:
+        raise RuntimeError(f"{' '.join(command[1:])} exited with {status}: {errors[-2000:]}")
+    found: Record = json.loads(printed.splitlines()[-1])
     return found
 
 

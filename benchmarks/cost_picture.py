@@ -11,9 +11,9 @@ Points = Sequence[tuple[float, float]]
 
 WIDTH, HEIGHT, LEFT, TOP, GAP = 300, 190, 70, 50, 90
 # A row for what grows, a panel for each that is measured.
-ROW = 3
+ROW = 2
 _COLOURS = {"xgboost": "#218bff", "lightgbm": "#2da44e"}
-_UNITS = {"seconds": ("seconds", 1.0), "cpu_seconds": ("CPU seconds", 1.0), "peak_bytes": ("peak MiB", 2.0**20)}
+_UNITS = {"cpu_seconds": ("CPU seconds", 1.0), "peak_bytes": ("peak MiB", 2.0**20)}
 _STYLE = """
   .page { fill: #ffffff; } text { font: 13px sans-serif; fill: #1f2328; } .axis { stroke: #59636e; fill: none; }
   @media (prefers-color-scheme: dark) { .page { fill: #0d1117; } text { fill: #f0f6fc; } .axis { stroke: #9198a1; } }

@@ -1,13 +1,13 @@
 """What training costs as rows and columns grow: time and memory less what they are at no size, and their slopes.
 
-python -m benchmarks.linear_cost                              both series, three rounds each
-python -m benchmarks.linear_cost --series rows --rounds 10    one; the other keeps what was measured before
+python -m benchmarks.linear_cost                              both series, each size trained three times or more
+python -m benchmarks.linear_cost --series rows --times 5      one; the other keeps what was measured before
 python -m benchmarks.linear_cost --series                     none; writes the table and the picture anew
 python -m benchmarks.linear_cost --scale 0.01 --output FILE   a quick look with a hundredth of the rows
 
-Each training uses one CPU. A round trains all sizes of a series one after the other, every second round the largest
-first; what is shown is the median over the rounds, each against the mean of its round. The fixed cost is where the
-straight line through a series meets size 0; the slope between two neighbours is what a further row, or column, costs.
+All sizes of a series are trained side by side on one CPU, each again and again until the largest has been trained often
+enough; what is shown is the mean of CPU seconds, and of peaks of memory. The fixed cost is where the straight line
+through a series meets size 0; the slope between two neighbours is what a further row, or column, costs.
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
-from benchmarks.case_runs import ROOT, read_results, run_case
+from benchmarks.case_runs import ROOT, case_command, read_results
 from benchmarks.cost_picture import draw
-from benchmarks.interleaved import costs_of
 from benchmarks.memory_shapes import Shape, make_data
+from benchmarks.side_by_side import run_side_by_side
 from benchmarks.straight_line import Line
 
 RESULTS = ROOT / "benchmarks" / "results" / "linear-cost.json"
@@ -35,44 +36,39 @@ SERIES: dict[str, tuple[tuple[int, int], ...]] = {
     "rows": tuple((millions * 1_000_000, 28) for millions in (1, 2, 4, 8, 16)),
     "columns": tuple((500_000, columns) for columns in (10, 100, 1_000)),
 }
-# Trainer -> series -> rounds, each with what was measured of every size.
-Records = dict[str, dict[str, list[list[dict[str, Any]]]]]
-MEASURES = {"seconds": ("s", 1.0), "cpu_seconds": ("s of CPU", 1.0), "peak_bytes": ("MiB", 2.0**20)}
+# Trainer -> series -> sizes, the smallest first, each with `rows`, `columns` and what each training took.
+Records = dict[str, dict[str, list[dict[str, Any]]]]
+MEASURES = {"cpu_seconds": ("s of CPU", 1.0), "peak_bytes": ("MiB", 2.0**20)}
 
 
-def measure(rows: int, columns: int, trainer: str, data: Path) -> dict[str, Any]:
-    """Return what a training took, in a process of its own: seconds of the clock and of CPUs, peak bytes.
-
-    Args:
-        rows: Of the table.
-        columns: Features of the table.
-        trainer: `xgboost` or `lightgbm`.
-        data: Folder of the generated tables.
-
-    Raises:
-        RuntimeError: It failed.
-    """
-    make_data(data, rows, Shape(trainer, rows, columns))
-    found = run_case("benchmarks.linear_cost_run", [trainer, str(rows), str(columns), "--data", str(data)])
-    return {"rows": rows, "columns": columns, **{name: found[name] for name in MEASURES}}
-
-
-def measure_round(series: str, trainer: str, data: Path, *, scale: float, falling: bool) -> list[dict[str, Any]]:
-    """Return what every size of a series took, the smallest first.
+def measure(series: str, trainer: str, data: Path, *, scale: float, times: int) -> list[dict[str, Any]]:
+    """Return what trainings of every size of a series took, the smallest first.
 
     Args:
         series: `rows` or `columns`.
         trainer: `xgboost` or `lightgbm`.
         data: Folder of the generated tables.
         scale: What rows are multiplied by.
-        falling: Whether the largest is trained first.
+        times: How often each size is trained at least.
+
+    Raises:
+        RuntimeError: A training failed.
     """
-    sizes = reversed(SERIES[series]) if falling else iter(SERIES[series])
-    found = []
+    sizes = [(max(1, round(rows * scale)), columns) for rows, columns in SERIES[series]]
+    commands = {}
     for rows, columns in sizes:
-        found.append(measure(max(1, round(rows * scale)), columns, trainer, data))
-        print(f"{trainer} {found[-1]}", flush=True)
-    return sorted(found, key=lambda one: (one["rows"], one["columns"]))
+        make_data(data, rows, Shape(trainer, rows, columns))
+        arguments = [trainer, str(rows), str(columns), "--data", str(data)]
+        commands[rows, columns] = case_command("benchmarks.linear_cost_run", arguments)
+    found = run_side_by_side(commands, times, lambda size, record: print(trainer, size, record, flush=True))
+    return [
+        {
+            "rows": rows,
+            "columns": columns,
+            "trainings": [{name: one[name] for name in MEASURES} for one in found[rows, columns]],
+        }
+        for rows, columns in sizes
+    ]
 
 
 def points_of(records: Records, trainer: str, series: str, measure: str) -> list[tuple[float, float]]:
@@ -84,11 +80,8 @@ def points_of(records: Records, trainer: str, series: str, measure: str) -> list
         series: `rows` or `columns`.
         measure: One of `MEASURES`.
     """
-    rounds = records.get(trainer, {}).get(series, [])
-    if not rounds:
-        return []
-    costs = costs_of([[one[measure] for one in found] for found in rounds])
-    return [(float(one[series]), cost) for one, cost in zip(rounds[0], costs, strict=True)]
+    sizes = records.get(trainer, {}).get(series, [])
+    return [(float(size[series]), fmean(one[measure] for one in size["trainings"])) for size in sizes]
 
 
 def render(records: Records) -> str:
@@ -96,11 +89,11 @@ def render(records: Records) -> str:
     blocks = []
     for trainer in TRAINERS:
         for series in SERIES:
-            rounds = records.get(trainer, {}).get(series, [])
+            sizes = records.get(trainer, {}).get(series, [])
             for name, (unit, divisor) in MEASURES.items():
                 points = [(x, y / divisor) for x, y in points_of(records, trainer, series, name)]
                 if points:
-                    seen = [[found[i][name] / divisor for found in rounds] for i in range(len(points))]
+                    seen = [[one[name] / divisor for one in size["trainings"]] for size in sizes]
                     blocks.append(_block(f"{trainer}: {unit} by {series}", series, unit, points, seen))
     return "\n\n".join(blocks) + "\n"
 
@@ -111,15 +104,15 @@ def _block(
     line = Line.through(points)
     per, word = (1e6, "million rows") if series == "rows" else (1.0, "column")
     lines = [
-        f"### {title}, {len(seen[0])} rounds",
+        f"### {title}",
         "",
-        f"| {series} | {unit} | from - to | less the fixed cost | slope from the one before |",
-        "|---|---|---|---|---|",
+        f"| {series} | trainings | {unit} | from - to | less the fixed cost | slope from the one before |",
+        "|---|---|---|---|---|---|",
     ]
     for (x, y), costs, slope in zip(points, seen, [None, *line.slopes], strict=True):
         shown = "" if slope is None else f"{slope * per:,.4g}"
         spread = f"{min(costs):,.2f} - {max(costs):,.2f}"
-        lines.append(f"| {x:,.0f} | {y:,.2f} | {spread} | {y - line.fixed:,.2f} | {shown} |")
+        lines.append(f"| {x:,.0f} | {len(costs)} | {y:,.2f} | {spread} | {y - line.fixed:,.2f} | {shown} |")
     verdict = f"R^2 {line.r_squared:.4f}, fixed cost {line.fixed:,.2f} {unit}, {line.slope * per:,.4g} {unit} a {word}"
     worst = line.worst_neighbours
     if worst is not None:
@@ -135,7 +128,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--series", nargs="*", choices=SERIES, default=tuple(SERIES), help="to measure (both)")
     parser.add_argument("--trainers", nargs="+", choices=TRAINERS, default=TRAINERS, help="(both)")
-    parser.add_argument("--rounds", type=int, default=3, help="how often each size is trained (%(default)s)")
+    parser.add_argument("--times", type=int, default=3, help="how often each size is trained, or more (%(default)s)")
     parser.add_argument("--scale", type=float, default=1.0, help="what rows are multiplied by (%(default)s)")
     parser.add_argument("--data", type=Path, default=ROOT / ".bench" / "shapes", help="folder of the generated tables")
     parser.add_argument("--output", type=Path, default=RESULTS, help="a JSON file; table and picture lie beside it")
@@ -143,12 +136,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     records: Records = read_results(options.output)
     for series in options.series:
         for trainer in options.trainers:
-            done = records.setdefault(trainer, {})[series] = []
-            for number in range(options.rounds):
-                falling = number % 2 == 1
-                done.append(measure_round(series, trainer, options.data, scale=options.scale, falling=falling))
-                # After each round, so that what was measured stays when a later one is interrupted.
-                options.output.write_text(json.dumps(records, indent=1) + "\n")
+            found = measure(series, trainer, options.data, scale=options.scale, times=options.times)
+            records.setdefault(trainer, {})[series] = found
+            # After each, so that what was measured stays when a later one is interrupted.
+            options.output.write_text(json.dumps(records, indent=1) + "\n")
     table = render(records)
     options.output.with_suffix(".md").write_text(table)
     series = {

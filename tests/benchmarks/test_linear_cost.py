@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
@@ -21,17 +22,19 @@ def test_a_line_has_a_fixed_cost_a_slope_and_neighbours() -> None:
 
 
 def test_the_table_and_the_picture_show_every_series() -> None:
-    def cost(rows: int, columns: int, slow: float) -> dict[str, float]:
-        seconds = slow * (3 + rows * columns / 1e7)
-        return {"rows": rows, "columns": columns, "seconds": seconds, "cpu_seconds": seconds, "peak_bytes": 2**28}
+    def cost(rows: int, columns: int) -> dict[str, Any]:
+        seconds = 3 + rows * columns / 1e7
+        trainings = [{"cpu_seconds": slow * seconds, "peak_bytes": 2**28} for slow in (1, 1, 2.5)]
+        return {"rows": rows, "columns": columns, "trainings": trainings}
 
-    found = {name: [[cost(*size, slow) for size in sizes] for slow in (1, 1, 2)] for name, sizes in SERIES.items()}
-    records: Records = {"xgboost": found}
-    assert [size for size, _ in points_of(records, "xgboost", "columns", "seconds")] == [10, 100, 1_000]
+    records: Records = {"xgboost": {name: [cost(*size) for size in sizes] for name, sizes in SERIES.items()}}
+    assert [size for size, _ in points_of(records, "xgboost", "columns", "cpu_seconds")] == [10, 100, 1_000]
     table = render(records)
-    assert table.count("###") == 6
-    assert "| 1,000,000 | 5.80 | 5.80 - 11.60 | 2.80 |" in table
-    assert "R^2 1.0000, fixed cost 3.00 s, 2.8 s a million rows; neighbouring slopes differ by 0% at most" in table
-    points = points_of(records, "xgboost", "rows", "seconds")
-    picture = ElementTree.fromstring(draw({("xgboost", "rows", "seconds"): points}))
+    assert table.count("###") == 4
+    assert "| 1,000,000 | 3 | 8.70 | 5.80 - 14.50 | 4.20 |" in table
+    assert (
+        "R^2 1.0000, fixed cost 4.50 s of CPU, 4.2 s of CPU a million rows; neighbouring slopes differ by 0%" in table
+    )
+    points = points_of(records, "xgboost", "rows", "cpu_seconds")
+    picture = ElementTree.fromstring(draw({("xgboost", "rows", "cpu_seconds"): points}))
     assert len(picture.findall("{http://www.w3.org/2000/svg}circle")) == 5

@@ -43,7 +43,7 @@ class Rows:
         builder = ProfileBuilder(COLUMNS, 1, 2, spec)
         for start in range(0, len(rows), batch):
             part = rows[start : start + batch]
-            builder.add_features(part, self.features[part], self.weights[part], [0])
+            builder.add_features(part, self.features[part].T, self.weights[part], [0])
             builder.add_labels(part, self.labels[part])
             builder.add_categories("kind", self.categories[part].tolist())
             builder.add_content(digest_content(part, self.labels[part]))
@@ -193,13 +193,13 @@ def test_no_distinct_values_are_kept_where_none_are_wanted() -> None:
 
 def test_an_infinite_feature_is_found_by_its_position() -> None:
     builder = ProfileBuilder(2, 1, 0, SampleSpec(0, 1.0))
-    builder.add_features(np.arange(2), np.array([[1, 2], [3, -np.inf]], dtype=np.float32), None, [])
+    builder.add_features(np.arange(2), np.array([[1, 3], [2, -np.inf]], dtype=np.float32), None, [])
     assert builder.infinite_feature() == 1
 
 
 def test_rows_count_one_each_where_there_are_no_weights() -> None:
     builder = ProfileBuilder(1, 1, 0, SampleSpec(0, 1.0))
-    builder.add_features(np.arange(3), np.zeros((3, 1), dtype=np.float32), None, [])
+    builder.add_features(np.arange(3), np.zeros((1, 3), dtype=np.float32), None, [])
     assert builder.build().sample_weights.tolist() == [1, 1, 1]
 
 
@@ -211,7 +211,7 @@ def test_a_builder_keeps_the_distinct_values_that_adding_each_batch_keeps(batche
     builder, expected, row = ProfileBuilder(1, 1, 0, SampleSpec(0, 1.0, limit)), DistinctValues.empty(limit), 0
     for batch in batches:
         values = np.array(batch, dtype=np.float32)
-        builder.add_features(np.arange(row, row + len(batch)), values.reshape(-1, 1), None, [])
+        builder.add_features(np.arange(row, row + len(batch)), [values], None, [])
         expected, row = expected.add(values), row + len(batch)
     found = builder.build().distinct[0]
     np.testing.assert_array_equal(found.values, expected.values)
@@ -220,7 +220,7 @@ def test_a_builder_keeps_the_distinct_values_that_adding_each_batch_keeps(batche
 
 def test_what_is_kept_without_the_sample_does_not_hold_it() -> None:
     builder = ProfileBuilder(3, 1, 0, SampleSpec(0, 1.0))
-    builder.add_features(np.arange(100), np.ones((100, 3), dtype=np.float32), None, ())
+    builder.add_features(np.arange(100), np.ones((3, 100), dtype=np.float32), None, ())
     builder.add_labels(np.arange(100), np.ones(100, dtype=np.float32))
     kept = builder.build().without_sample().sample
     assert kept.shape == (0, 3)
@@ -232,10 +232,9 @@ def test_what_is_kept_without_the_sample_does_not_hold_it() -> None:
 def test_sampled_rows_are_those_taken_in_however_much_room_there_was(sizes: list[int], room: int) -> None:
     taken, sampled = [np.zeros((0, 3), dtype=np.float32)], SampledRows(3, room)
     for number, size in enumerate(sizes):
-        features = np.asfortranarray(np.arange(3 * size, dtype=np.float32).reshape(size, 3) + 1000 * number)
-        kept = np.arange(0, size, 2)
-        sampled.add(features, kept)
-        taken.append(features[kept])
+        features = np.arange(3 * size, dtype=np.float32).reshape(size, 3) + 1000 * number
+        sampled.room_for(size)[:] = features.T
+        taken.append(features)
     found = sampled.build()
     np.testing.assert_array_equal(found, np.concatenate(taken))
     assert all(found[:, j].flags.c_contiguous for j in range(3))

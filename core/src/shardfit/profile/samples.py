@@ -69,18 +69,18 @@ class SampledRows:
         self._columns = np.empty((features, room), dtype=np.float32)
         self._rows = 0
 
-    def add(self, features: Float32Array, kept: Int64Array) -> None:
-        """Take in the rows `kept` of `features` (float32, shape [rows, features])."""
-        start, stop = self._rows, self._rows + len(kept)
+    def room_for(self, rows: int) -> Float32Array:
+        """Return where the next rows are to be written at once: float32, shape [features, rows]."""
+        start, stop = self._rows, self._rows + rows
         if stop > self._columns.shape[1]:
             smaller, room = self._columns, max(stop, 2 * self._columns.shape[1])
             self._columns = np.empty((len(smaller), room), dtype=np.float32)
             self._columns[:, :start] = smaller[:, :start]
-        self._columns[:, start:stop] = np.take(features.T, kept, axis=1)
         self._rows = stop
+        return self._columns[:, start:stop]
 
     def build(self) -> Float32Array:
-        """Return what was taken in: float32, shape [rows, features]; a view."""
+        """Return what was written: float32, shape [rows, features]; a view."""
         return self._columns[:, : self._rows].T
 
 

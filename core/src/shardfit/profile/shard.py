@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,24 +65,9 @@ def profile_shard(
         spec.sparse_features,
         reader.rows,
     )
-    integers = [j for j, cast in enumerate(spec.feature_casts) if _is_wide_integer(cast)]
+    integers = frozenset(j for j, cast in enumerate(spec.feature_casts) if _is_wide_integer(cast))
     for batch in reader.batches():
-        checks = _Checks(reader.dataset, batch, spec)
-        labels = checks.finite(request.roles.label)
-        weights = spec.weights(batch.records)
-        if request.roles.weight is not None:
-            checks.weights(request.roles.weight)
-        if request.roles.base_margin:
-            checks.finite(request.roles.base_margin)
-        if (rows := checks.sparse()) is not None:
-            builder.add_sparse(batch.row_ids, rows, weights)
-        else:
-            features = _encode_numeric(checks, builder)
-            builder.add_features(batch.row_ids, features, weights, integers)
-            if (infinite := builder.infinite_feature()) is not None:
-                checks.reject(request.roles.features[infinite], np.isinf(features[:, infinite]), "an infinite value")
-        builder.add_labels(batch.row_ids, labels)
-        builder.add_content(digest_content(batch.row_ids, labels))
+        labels, weights = _take_in(builder, _Checks(reader.dataset, batch, spec), integers)
         if with_terms:
             builder.add_terms(trainer.label_terms(config, labels, weights))
     return builder.build()
@@ -183,18 +168,45 @@ class _Checks:
         )
 
 
-def _encode_numeric(checks: _Checks, builder: ProfileBuilder) -> Float32Array:
-    records, spec = checks.batch.records, checks.spec
-    columns = np.empty((len(spec.roles.features), records.num_rows), dtype=np.float32)
-    for j, cast in enumerate(spec.feature_casts):
+def _take_in(
+    builder: ProfileBuilder, checks: _Checks, integers: Container[int]
+) -> tuple[Float32Array, Float32Array | None]:
+    """Take in the rows of one batch; return their labels and weights."""
+    batch, roles = checks.batch, checks.spec.roles
+    labels = checks.finite(roles.label)
+    weights = checks.spec.weights(batch.records)
+    if roles.weight is not None:
+        checks.weights(roles.weight)
+    if roles.base_margin:
+        checks.finite(roles.base_margin)
+    if (rows := checks.sparse()) is not None:
+        builder.add_sparse(batch.row_ids, rows, weights)
+    else:
+        features = _feature_columns(checks, builder)
+        builder.add_features(batch.row_ids, features, weights, integers)
+        if (infinite := builder.infinite_feature()) is not None:
+            checks.reject(roles.features[infinite], np.isinf(_numbers(checks, infinite)), "an infinite value")
+    builder.add_labels(batch.row_ids, labels)
+    builder.add_content(digest_content(batch.row_ids, labels))
+    return labels, weights
+
+
+def _feature_columns(checks: _Checks, builder: ProfileBuilder) -> Iterator[Float32Array]:
+    """Yield one column after the other: a matrix of them would be as large as the batch once more."""
+    for j, cast in enumerate(checks.spec.feature_casts):
         if cast.rule == "category":
             builder.add_categories(cast.name, checks.categories(cast.name))
-            columns[j] = np.nan
+            yield np.full(checks.batch.records.num_rows, np.nan, dtype=np.float32)
         else:
-            columns[j] = cast_to_float32(records.column(j), cast, None)
-    if not np.isnan(spec.missing):
-        columns[columns == np.float32(spec.missing)] = np.nan
-    return columns.T
+            yield _numbers(checks, j)
+
+
+def _numbers(checks: _Checks, feature: int) -> Float32Array:
+    spec = checks.spec
+    column = cast_to_float32(checks.batch.records.column(feature), spec.feature_casts[feature], None)
+    if np.isnan(spec.missing):
+        return column
+    return np.where(column == np.float32(spec.missing), np.float32(np.nan), column)
 
 
 def _is_wide_integer(cast: ColumnCast) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import reduce
 from operator import add
@@ -201,31 +201,36 @@ class ProfileBuilder:
         self._content = 0
 
     def add_features(
-        self, row_ids: Int64Array, features: Float32Array, weights: Float32Array | None, integers: Iterable[int]
+        self,
+        row_ids: Int64Array,
+        columns: Iterable[Float32Array],
+        weights: Float32Array | None,
+        integers: Container[int],
     ) -> None:
         """Take in features.
 
         Args:
             row_ids: Global row numbers; int64, shape [rows].
-            features: float32, shape [rows, features], NaN where missing; columns contiguous.
+            columns: The features, one after the other; float32, shape [rows], NaN where missing.
             weights: float32, shape [rows], or None for 1.
             integers: Positions of the columns that hold integers.
         """
         self._rows += len(row_ids)
         kept = np.flatnonzero(self._spec.keeps(row_ids))
         self._ids.append(row_ids[kept])
-        self._sample.add(features, kept)
         self._weights.append(weights[kept] if weights is not None else np.ones(len(kept), dtype=np.float32))
         if weights is not None:
             self._weight_maximum = float(np.fmax(self._weight_maximum, weights.max()))
-        for j in range(features.shape[1]):
-            self._add_column(j, features[:, j])
-        for j in integers:
-            self._beyond[j] += int(np.count_nonzero(np.abs(features[:, j]) >= LARGEST_EXACT_INTEGER))
+        sampled = self._sample.room_for(len(kept))
+        for j, column in enumerate(columns):
+            sampled[j] = column[kept]
+            self._add_column(j, column)
+            if j in integers:
+                self._beyond[j] += int(np.count_nonzero(np.abs(column) >= LARGEST_EXACT_INTEGER))
 
     def add_sparse(self, row_ids: Int64Array, rows: SparseRows, weights: Float32Array | None) -> None:
         """Take in sparse features; arguments as for `SparseSummaryBuilder.add`."""
-        self.add_features(row_ids, np.empty((len(row_ids), 0), dtype=np.float32), weights, ())
+        self.add_features(row_ids, (), weights, ())
         if self._sparse is not None:
             self._sparse.add(row_ids, rows, weights)
 

@@ -10,8 +10,9 @@ from typing import Any
 
 from shardfit.profile import Profile
 
-# So many bins of 16 bytes fit into the nearer caches of a core, where rows are added up fastest.
-_MOST_BINS = 2**15
+# So many bins of 16 bytes fit into the nearer caches of a core, where rows are added up fastest. With 25,500 of them
+# (100 columns) columns are as fast, and need no second copy of the bins.
+_MOST_BINS = 2**14
 # LightGBM lays rows out sparsely from 0.25 on.
 _LARGEST_SHARE = 0.2
 
@@ -33,5 +34,15 @@ def direction(params: Mapping[str, Any], max_bin: int, profile: Profile) -> dict
         return {}
     bins = [min(len(values.values), max_bin) if values.complete else max_bin for values in profile.distinct]
     share = sum(1.0 / max(count, 1) for count in bins) / len(bins)
-    by_rows = share < _LARGEST_SHARE and len(bins) * max_bin <= _MOST_BINS
+    by_rows = share < _LARGEST_SHARE and may_sum_by_rows(len(bins), max_bin)
     return {"force_row_wise" if by_rows else "force_col_wise": True}
+
+
+def may_sum_by_rows(features: int, max_bin: int) -> bool:
+    """Return whether there are few enough bins; LightGBM then holds them once more, row after row.
+
+    Args:
+        features: Number of features.
+        max_bin: Most bins of a feature.
+    """
+    return features * max_bin <= _MOST_BINS

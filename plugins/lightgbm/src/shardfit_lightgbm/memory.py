@@ -8,6 +8,7 @@ from shardfit.errors import InvalidArgumentError
 from shardfit.memory_plan import MemoryPart
 from shardfit_lightgbm.bin_codes import TABLES_BYTES
 from shardfit_lightgbm.config import LightGBMConfig
+from shardfit_lightgbm.direction import may_sum_by_rows
 
 MOST_ROWS = 2**31 - 1
 
@@ -70,6 +71,7 @@ def estimate_memory(config: LightGBMConfig, shape: DataShape) -> list[MemoryPart
             "labels", 24 * rows, "labels twice, weights, row numbers; 4 bytes a row each, the last 8", ("ingest", "fit")
         ),
         *_gradients(config, shape),
+        *_laid_out_by_rows(config, shape, width),
         MemoryPart("rows", 8 * shape.rows, "which leaf each row is in, 4 bytes, twice", ("fit",)),
         MemoryPart(
             "histograms",
@@ -79,6 +81,13 @@ def estimate_memory(config: LightGBMConfig, shape: DataShape) -> list[MemoryPart
             ("fit",),
         ),
     ]
+
+
+def _laid_out_by_rows(config: LightGBMConfig, shape: DataShape, width: int) -> list[MemoryPart]:
+    if config.params.get("force_col_wise") or not may_sum_by_rows(shape.features, config.max_bin):
+        return []
+    why = "bins of the training data once more, row after row, where histograms are summed up by rows"
+    return [MemoryPart("laid out by rows", width * shape.rows * shape.features, why, ("fit",))]
 
 
 def _gradients(config: LightGBMConfig, shape: DataShape) -> list[MemoryPart]:
