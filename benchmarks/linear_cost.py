@@ -5,15 +5,17 @@ python -m benchmarks.linear_cost --series rows --times 5      one; the other kee
 python -m benchmarks.linear_cost --series                     none; writes the table and the picture anew
 python -m benchmarks.linear_cost --scale 0.01 --output FILE   a quick look with a hundredth of the rows
 
-All sizes of a series are trained side by side on one CPU, each again and again until the largest has been trained often
-enough; what is shown is the mean of CPU seconds, and of peaks of memory. The fixed cost is where the straight line
-through a series meets size 0; the slope between two neighbours is what a further row, or column, costs.
+Each training uses one CPU. Those of all sizes of a series take turns, and each is begun anew when it ends, until the
+largest has been trained often enough; what is shown is the mean of CPU seconds, and of peaks of memory. The fixed cost
+is where the straight line through a series meets size 0; the slope between two neighbours is what a further row, or
+column, costs.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -53,6 +55,7 @@ def measure(series: str, trainer: str, data: Path, *, scale: float, times: int) 
 
     Raises:
         RuntimeError: A training failed.
+        subprocess.TimeoutExpired: A training took longer than 350 s.
     """
     sizes = [(max(1, round(rows * scale)), columns) for rows, columns in SERIES[series]]
     commands = {}
@@ -133,6 +136,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, default=ROOT / ".bench" / "shapes", help="folder of the generated tables")
     parser.add_argument("--output", type=Path, default=RESULTS, help="a JSON file; table and picture lie beside it")
     options = parser.parse_args(arguments)
+    # Trainings that wait for their turn would wait forever.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     records: Records = read_results(options.output)
     for series in options.series:
         for trainer in options.trainers:

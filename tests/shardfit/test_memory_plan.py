@@ -96,11 +96,11 @@ def test_batches_of_small_fragments_are_planned_as_they_are_joined() -> None:
         shape = DataShape(rows, rows, 10, row_bytes=row_bytes, fragment_rows=fragment_rows)
         return MemoryPlan.of(core_parts(shape, profiles=True, batches=1))["batches"]
 
-    assert batches(50, 40) == 131_072 * 80
-    assert batches(50, 2**14) == 1_024 * (2**14 + 40)
+    assert batches(50, 40) == 131_072 * 40
+    assert batches(50, 2**14) == 1_024 * 2**14
     # A few are read one by one.
-    assert batches(50, 40, 2_000) == 50 * 80
-    assert batches(40_000, 2**14) == 40_000 * (2**14 + 40)
+    assert batches(50, 40, 2_000) == 50 * 40
+    assert batches(40_000, 2**14) == 40_000 * 2**14
 
 
 @pytest.mark.parametrize(

@@ -38,10 +38,11 @@ def core_parts(shape: DataShape, *, profiles: bool, batches: int = _BATCHES) -> 
         _process(),
         MemoryPart(
             "batches",
-            batches * rows * row_bytes + rows * 4 * shape.features,
-            f"{batches} batches of {rows:,} decoded rows, {row_bytes:,} bytes each, and one of them as float32",
+            batches * rows * row_bytes,
+            f"{batches} batches of {rows:,} decoded rows, {row_bytes:,} bytes each",
             ("profile", "ingest"),
         ),
+        MemoryPart("encoded", rows * 4 * shape.features, f"{rows:,} rows as float32", ("ingest",)),
         _decoders(shape, row_bytes),
     ]
     return [*parts, *_profile_parts(shape)] if profiles else parts

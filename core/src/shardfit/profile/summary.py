@@ -222,8 +222,8 @@ class ProfileBuilder:
         if weights is not None:
             self._weight_maximum = float(np.fmax(self._weight_maximum, weights.max()))
         sampled = self._sample.room_for(len(kept))
-        for j, column in enumerate(columns):
-            sampled[j] = column[kept]
+        for j, (chosen, column) in enumerate(zip(sampled, columns, strict=True)):
+            chosen[:] = column[kept]
             self._add_column(j, column)
             if j in integers:
                 self._beyond[j] += int(np.count_nonzero(np.abs(column) >= LARGEST_EXACT_INTEGER))

@@ -91,8 +91,12 @@ class LightGBMConfig:
     @property
     def chooses_rows(self) -> bool:
         """Whether LightGBM chooses the rows of a round itself, each machine among its own."""
-        goss = "goss" in (self.params.get("boosting"), self.params.get("data_sample_strategy"))
-        return self.native_bagging or goss
+        return self.native_bagging or self.samples_by_gradient
+
+    @property
+    def samples_by_gradient(self) -> bool:
+        """Whether LightGBM keeps the rows of large gradients, and some of the others."""
+        return "goss" in (self.params.get("boosting"), self.params.get("data_sample_strategy"))
 
     @property
     def summable(self) -> bool:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from shardfit.profile import Profile
+from shardfit_lightgbm.parameters import YES
 
 # So many bins of 16 bytes fit into the nearer caches of a core, where rows are added up fastest. With 25,500 of them
 # (100 columns) columns are as fast, and need no second copy of the bins.
@@ -30,12 +31,17 @@ def direction(params: Mapping[str, Any], max_bin: int, profile: Profile) -> dict
         max_bin: Most bins of a feature.
         profile: Of the whole training data.
     """
-    if params.get("force_col_wise"):
-        return {}
+    if asks_for_columns(params):
+        return {"force_col_wise": True}
     bins = [min(len(values.values), max_bin) if values.complete else max_bin for values in profile.distinct]
     share = sum(1.0 / max(count, 1) for count in bins) / len(bins)
     by_rows = share < _LARGEST_SHARE and may_sum_by_rows(len(bins), max_bin)
     return {"force_row_wise" if by_rows else "force_col_wise": True}
+
+
+def asks_for_columns(params: Mapping[str, Any]) -> bool:
+    """Return whether `force_col_wise` is set, in one of LightGBM's words for it."""
+    return params.get("force_col_wise") in YES
 
 
 def may_sum_by_rows(features: int, max_bin: int) -> bool:

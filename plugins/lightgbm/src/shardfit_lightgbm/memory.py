@@ -8,12 +8,14 @@ from shardfit.errors import InvalidArgumentError
 from shardfit.memory_plan import MemoryPart
 from shardfit_lightgbm.bin_codes import TABLES_BYTES
 from shardfit_lightgbm.config import LightGBMConfig
-from shardfit_lightgbm.direction import may_sum_by_rows
+from shardfit_lightgbm.direction import asks_for_columns, may_sum_by_rows
 
 MOST_ROWS = 2**31 - 1
 
 _LIBRARY = 110 * 2**20
 _READ_BYTES = 16 * 2**20
+# LightGBM copies the columns of a tree that has fewer of them than this share.
+_LEAST_COPIED = 0.6
 
 
 def check_shape(shape: DataShape) -> None:
@@ -71,7 +73,7 @@ def estimate_memory(config: LightGBMConfig, shape: DataShape) -> list[MemoryPart
             "labels", 24 * rows, "labels twice, weights, row numbers; 4 bytes a row each, the last 8", ("ingest", "fit")
         ),
         *_gradients(config, shape),
-        *_laid_out_by_rows(config, shape, width),
+        *_copies_of_bins(config, shape, width),
         MemoryPart("rows", 8 * shape.rows, "which leaf each row is in, 4 bytes, twice", ("fit",)),
         MemoryPart(
             "histograms",
@@ -83,11 +85,22 @@ def estimate_memory(config: LightGBMConfig, shape: DataShape) -> list[MemoryPart
     ]
 
 
-def _laid_out_by_rows(config: LightGBMConfig, shape: DataShape, width: int) -> list[MemoryPart]:
-    if config.params.get("force_col_wise") or not may_sum_by_rows(shape.features, config.max_bin):
-        return []
-    why = "bins of the training data once more, row after row, where histograms are summed up by rows"
-    return [MemoryPart("laid out by rows", width * shape.rows * shape.features, why, ("fit",))]
+def _copies_of_bins(config: LightGBMConfig, shape: DataShape, width: int) -> list[MemoryPart]:
+    """Return what LightGBM copies of the bins: row after row, and of the rows and columns that it draws."""
+    params, bins = config.params, width * shape.rows * shape.features
+    by_rows = may_sum_by_rows(shape.features, config.max_bin) and not asks_for_columns(params)
+    parts = []
+    if by_rows:
+        why = "bins of the training data once more, row after row, where histograms are summed up by rows"
+        parts.append(MemoryPart("laid out by rows", bins, why, ("fit",)))
+        if (drawn := float(params.get("feature_fraction", 1.0))) < _LEAST_COPIED:
+            why = f"the same of the columns that a tree may use, {drawn:.0%} of them"
+            parts.append(MemoryPart("drawn columns", int(drawn * bins), why, ("fit",)))
+    if config.samples_by_gradient:
+        share = min(1.0, float(params.get("top_rate", 0.2)) + float(params.get("other_rate", 0.1)))
+        why = f"bins of the rows that a round has drawn, {share:.0%} of them" + (", laid out twice" if by_rows else "")
+        parts.append(MemoryPart("drawn rows", int((1 + by_rows) * share * bins), why, ("fit",)))
+    return parts
 
 
 def _gradients(config: LightGBMConfig, shape: DataShape) -> list[MemoryPart]:

@@ -80,20 +80,20 @@ _REFUSED = {
     "weight_column": _COLUMNS,
     "zero_as_missing": "turn such zeros into nulls in the data",
 }
-_YES = (True, 1, "true", "1", "+")
+YES = (True, 1, "true", "1", "+")
 _REFUSED_VALUES: dict[str, dict[object, str]] = {
     "boosting": {
         "rf": "each worker would draw its own rows; use 'gbdt' with bagging_fraction and bagging_freq",
         "random_forest": "each worker would draw its own rows; use 'gbdt' with bagging_fraction and bagging_freq",
     },
     "force_row_wise": dict.fromkeys(
-        _YES,
+        YES,
         "it is chosen where it is safe; elsewhere LightGBM would write beyond its memory",
     ),
-    "linear_tree": dict.fromkeys(_YES, "linear trees need every raw value at once; leave it out"),
+    "linear_tree": dict.fromkeys(YES, "linear trees need every raw value at once; leave it out"),
     # With sockets of its own as well: where a leaf has no row on a machine, it sends what was left in memory.
     "use_quantized_grad": dict.fromkeys(
-        _YES, "LightGBM 4.7 adds up wrong histograms with it on several machines; leave it out"
+        YES, "LightGBM 4.7 adds up wrong histograms with it on several machines; leave it out"
     ),
     "tree_learner": {
         **dict.fromkeys(("feature", "feature_parallel"), "workers hold rows, not features; leave it out"),
