@@ -43,7 +43,8 @@ def test_few_bins_are_summed_up_by_rows_and_many_by_columns() -> None:
     assert direction(params, 255, profile_of(64, many)) == {"force_row_wise": True}
     assert direction(params, 255, profile_of(65, many)) == {"force_col_wise": True}
     assert direction(params, 255, profile_of(28, 4)) == {"force_col_wise": True}
-    assert direction({"force_col_wise": "true"}, 255, profile_of(28, many)) == {"force_col_wise": True}
+    for word in ("true", "True", "+", 1):
+        assert direction({"force_col_wise": word}, 255, profile_of(28, many)) == {"force_col_wise": True}
     # A text that is true to Python; LightGBM would measure what is faster.
     assert direction({"force_col_wise": "false"}, 255, profile_of(28, many)) == {"force_row_wise": True}
 

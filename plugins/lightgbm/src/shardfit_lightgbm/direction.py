@@ -40,8 +40,9 @@ def direction(params: Mapping[str, Any], max_bin: int, profile: Profile) -> dict
 
 
 def asks_for_columns(params: Mapping[str, Any]) -> bool:
-    """Return whether `force_col_wise` is set, in one of LightGBM's words for it."""
-    return params.get("force_col_wise") in YES
+    """Return whether `force_col_wise` is set, in one of LightGBM's words for it, in letters of any size."""
+    value = params.get("force_col_wise")
+    return (value.lower() if isinstance(value, str) else value) in YES
 
 
 def may_sum_by_rows(features: int, max_bin: int) -> bool:

@@ -14,8 +14,8 @@ MOST_ROWS = 2**31 - 1
 
 _LIBRARY = 110 * 2**20
 _READ_BYTES = 16 * 2**20
-# LightGBM copies the columns of a tree that has fewer of them than this share.
-_LEAST_COPIED = 0.6
+# LightGBM copies the columns that a tree may use where they are a smaller share of all than this.
+_COPIED_BELOW = 0.6
 
 
 def check_shape(shape: DataShape) -> None:
@@ -93,7 +93,7 @@ def _copies_of_bins(config: LightGBMConfig, shape: DataShape, width: int) -> lis
     if by_rows:
         why = "bins of the training data once more, row after row, where histograms are summed up by rows"
         parts.append(MemoryPart("laid out by rows", bins, why, ("fit",)))
-        if (drawn := float(params.get("feature_fraction", 1.0))) < _LEAST_COPIED:
+        if (drawn := float(params.get("feature_fraction", 1.0))) < _COPIED_BELOW:
             why = f"the same of the columns that a tree may use, {drawn:.0%} of them"
             parts.append(MemoryPart("drawn columns", int(drawn * bins), why, ("fit",)))
     if config.samples_by_gradient:
