@@ -23,7 +23,7 @@ def profile_of(column: Array, fraction: float = 1.0, distinct: int = 512, weight
     builder = ProfileBuilder(1, 1, 0, SampleSpec(0, fraction, distinct))
     ids = np.arange(len(column))
     heavy = None if weights is None else weights.astype(np.float32)
-    builder.add_features(ids, [column.astype(np.float32)], heavy, [])
+    builder.add_features(ids, [column.astype(np.float32)[np.newaxis]], heavy, [])
     return builder.build()
 
 
@@ -115,7 +115,7 @@ def test_the_choice_does_not_depend_on_how_the_profile_was_merged() -> None:
 
     def part(rows: Array) -> Profile:
         builder = ProfileBuilder(1, 1, 0, spec)
-        builder.add_features(rows, [column[rows]], None, [])
+        builder.add_features(rows, [column[np.newaxis, rows]], None, [])
         builder.add_labels(rows, column[rows])
         return builder.build()
 

@@ -135,6 +135,21 @@ class TakesItsListToWorkers(WrongSource):
             return (type(self), (list(self.__dict__.get("listed", [])),))
 
 
+@caught("test_with_any_number_of_cpus_the_same_rows_are_read", "the source for 2 CPUs: found 0 rows")
+class SharesRowsAmongCpus(WrongSource):
+    class source(ParquetSource):
+        def for_cpus(self, cpus: int) -> ParquetSource:
+            return self if cpus == 1 else NoRows([])
+
+
+class NoRows(ParquetSource):
+    def schema(self) -> pa.Schema:
+        return WrongSource().table(1).schema
+
+    def read(self, fragment: Fragment, columns: Sequence[str], start: int, stop: int, batch_rows: int) -> Any:
+        return iter(())
+
+
 @caught("test_changed_data_is_an_error_and_not_another_table", "read 240 rows of data that changed")
 class OverlooksChanges(WrongSource):
     class source(ParquetSource):

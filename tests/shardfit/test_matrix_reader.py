@@ -89,6 +89,28 @@ def test_a_value_that_stands_for_missing_does_so_in_numbers_only() -> None:
     np.testing.assert_array_equal(codes, np.array([1, 0, np.nan, np.nan, 1], dtype=np.float32))
 
 
+@pytest.mark.parametrize("missing", [float("nan"), -999.0, 1.0])
+@pytest.mark.parametrize("batch_rows", [2, 100])
+def test_columns_are_those_of_the_matrix(missing: float, batch_rows: int) -> None:
+    table = TABLE.append_column("plain", pa.array([1.0, -999.0, 0.0, -0.0, 5.0], pa.float32()))
+    roles = ColumnRoles(("x", "plain", "kind"), ("y",), "w", categorical=("kind",))
+    reader = reader_of(table, roles, batch_rows, missing)
+    for whole, batch in zip(reader.batches(), reader.batches(by_columns=True), strict=True):
+        columns = batch.columns
+        assert columns is not None
+        assert batch.features.shape == (len(columns), 0)
+        np.testing.assert_array_equal(columns.matrix(), whole.features)
+        for start in range(len(columns)):
+            for stop in range(start + 1, len(columns) + 1):
+                for found in (columns, columns.rows(start, stop)):
+                    part = (start, stop) if found is columns else (0, stop - start)
+                    values = [found.column(j, *part) for j in range(3)]
+                    np.testing.assert_array_equal(np.stack(values, axis=1), whole.features[start:stop])
+                    assert all(one.flags.c_contiguous and one.dtype == np.float32 for one in values)
+        assert (batch.labels == whole.labels).all()
+    assert table["plain"].to_pylist()[1] == -999.0
+
+
 @given(st.lists(st.tuples(st.sampled_from(["a", "b", None]), st.integers(1, 5)), min_size=1), st.integers(1, 7))
 def test_groups_start_where_the_value_changes_wherever_batches_end(
     runs: list[tuple[str | None, int]], batch_rows: int

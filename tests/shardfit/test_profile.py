@@ -38,12 +38,13 @@ class Rows:
         self.weights = random.random(count).astype(np.float32)
         self.categories = random.choice(["a", "b", "c", "d"], count)
 
-    def profile(self, rows: Array, spec: SampleSpec, batch: int = 1000) -> Profile:
-        """Return the profile of some rows, read in batches."""
+    def profile(self, rows: Array, spec: SampleSpec, batch: int = 1000, at_once: int = COLUMNS) -> Profile:
+        """Return the profile of some rows, read in batches and so many columns at a time."""
         builder = ProfileBuilder(COLUMNS, 1, 2, spec)
         for start in range(0, len(rows), batch):
             part = rows[start : start + batch]
-            builder.add_features(part, self.features[part].T, self.weights[part], [0])
+            blocks = np.split(self.features[part].T, range(at_once, COLUMNS, at_once))
+            builder.add_features(part, blocks, self.weights[part], [0])
             builder.add_labels(part, self.labels[part])
             builder.add_categories("kind", self.categories[part].tolist())
             builder.add_content(digest_content(part, self.labels[part]))
@@ -94,8 +95,8 @@ def test_profiles_of_any_parts_merged_in_any_order_are_the_profile_of_the_whole(
     table: Rows, spec: SampleSpec, data: st.DataObject
 ) -> None:
     owners = np.array(data.draw(st.lists(st.integers(0, 4), min_size=len(table.ids), max_size=len(table.ids))))
-    batch = data.draw(st.integers(1, 20))
-    parts = [table.profile(np.flatnonzero(owners == owner), spec, batch) for owner in range(5)]
+    batch, at_once = data.draw(st.integers(1, 20)), data.draw(st.integers(1, COLUMNS))
+    parts = [table.profile(np.flatnonzero(owners == owner), spec, batch, at_once) for owner in range(5)]
     order = data.draw(st.permutations(range(5)))
     assert_same(Profile.merge(parts[i] for i in order), table.profile(table.ids, spec))
 
@@ -193,13 +194,13 @@ def test_no_distinct_values_are_kept_where_none_are_wanted() -> None:
 
 def test_an_infinite_feature_is_found_by_its_position() -> None:
     builder = ProfileBuilder(2, 1, 0, SampleSpec(0, 1.0))
-    builder.add_features(np.arange(2), np.array([[1, 3], [2, -np.inf]], dtype=np.float32), None, [])
+    builder.add_features(np.arange(2), [np.array([[1, 3], [2, -np.inf]], dtype=np.float32)], None, [])
     assert builder.infinite_feature() == 1
 
 
 def test_rows_count_one_each_where_there_are_no_weights() -> None:
     builder = ProfileBuilder(1, 1, 0, SampleSpec(0, 1.0))
-    builder.add_features(np.arange(3), np.zeros((1, 3), dtype=np.float32), None, [])
+    builder.add_features(np.arange(3), [np.zeros((1, 3), dtype=np.float32)], None, [])
     assert builder.build().sample_weights.tolist() == [1, 1, 1]
 
 
@@ -211,16 +212,23 @@ def test_a_builder_keeps_the_distinct_values_that_adding_each_batch_keeps(batche
     builder, expected, row = ProfileBuilder(1, 1, 0, SampleSpec(0, 1.0, limit)), DistinctValues.empty(limit), 0
     for batch in batches:
         values = np.array(batch, dtype=np.float32)
-        builder.add_features(np.arange(row, row + len(batch)), [values], None, [])
+        builder.add_features(np.arange(row, row + len(batch)), [values[np.newaxis]], None, [])
         expected, row = expected.add(values), row + len(batch)
     found = builder.build().distinct[0]
     np.testing.assert_array_equal(found.values, expected.values)
     assert found.complete == expected.complete
 
 
+@pytest.mark.parametrize("sizes", [(2,), (2, 2), (3, 1)])
+def test_more_or_fewer_columns_than_there_are_features_are_refused(sizes: tuple[int, ...]) -> None:
+    builder = ProfileBuilder(3, 1, 0, SampleSpec(0, 1.0))
+    with pytest.raises(ValueError, match="3"):
+        builder.add_features(np.arange(5), [np.ones((size, 5), dtype=np.float32) for size in sizes], None, ())
+
+
 def test_what_is_kept_without_the_sample_does_not_hold_it() -> None:
     builder = ProfileBuilder(3, 1, 0, SampleSpec(0, 1.0))
-    builder.add_features(np.arange(100), np.ones((3, 100), dtype=np.float32), None, ())
+    builder.add_features(np.arange(100), [np.ones((3, 100), dtype=np.float32)], None, ())
     builder.add_labels(np.arange(100), np.ones(100, dtype=np.float32))
     kept = builder.build().without_sample().sample
     assert kept.shape == (0, 3)

@@ -22,7 +22,7 @@ from shardfit.sources.file_listing import _Finder
 
 def profile_of(values: np.ndarray, spec: SampleSpec, integers: tuple[int, ...] = ()) -> Profile:
     builder = ProfileBuilder(1, 1, 0, spec)
-    builder.add_features(np.arange(len(values)), [np.asarray(values, dtype=np.float32)], None, integers)
+    builder.add_features(np.arange(len(values)), [np.asarray([values], dtype=np.float32)], None, integers)
     builder.add_labels(np.arange(len(values)), np.zeros(len(values), dtype=np.float32))
     return builder.build()
 

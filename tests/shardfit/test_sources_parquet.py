@@ -3,6 +3,7 @@
 import os
 import pickle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +20,8 @@ from shardfit.errors import (
     SourceNotFoundError,
     UnreadableSourceError,
 )
+from shardfit.source import DataSource
+from shardfit.sources.concat import ConcatSource
 from shardfit.sources.file_listing import list_files
 from shardfit.sources.parquet import ParquetSource, read_footers
 from shardfit.testing.source_kit import check_source, read_table
@@ -45,6 +48,26 @@ def test_any_row_range_of_any_files_equals_the_slice_of_the_whole_table(
     for i, table in enumerate(tables):
         write(table, folder / f"{i}.parquet", row_group_size=group)
     check_source(ParquetSource([str(folder)]), pa.concat_tables(tables, promote_options="default"), batch)
+
+
+@pytest.mark.parametrize(("cpus", "threads"), [(1, False), (2, True), (64, True)])
+def test_with_one_cpu_no_threads_of_arrow_decode(
+    tmp_path: Path, cpus: int, threads: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table, asked = make_table(9), []
+    source: DataSource = ParquetSource([write(table, tmp_path / "a.parquet")])
+    if cpus == 64:
+        source = ConcatSource([source])
+    fragments = source.fragments()
+    iter_batches = pq.ParquetFile.iter_batches
+
+    def noted(*args: Any, **options: Any) -> Any:
+        asked.append(options["use_threads"])
+        return iter_batches(*args, **options)
+
+    monkeypatch.setattr(pq.ParquetFile, "iter_batches", noted)
+    assert read_table(source.for_cpus(cpus), fragments=fragments).equals(read_table(source))
+    assert asked == [threads, True]
 
 
 def test_fragments_sort_by_file_and_row_group_however_the_files_are_named(tmp_path: Path) -> None:

@@ -185,7 +185,7 @@ def test_a_sparse_profile_gives_the_bins_of_a_dense_one_however_it_was_divided(
     weights = (np.arange(len(dense)) % 3).astype(np.float32) / 7 if weighted else None
     spec = SampleSpec(3, fraction, distinct)
     whole = ProfileBuilder(4, 1, 0, spec)
-    whole.add_features(np.arange(len(dense)), dense.T, weights, [])
+    whole.add_features(np.arange(len(dense)), [dense.T], weights, [])
     parts = []
     bounds = [0, *sorted(min(cut, len(dense)) for cut in cuts), len(dense)]
     for start, stop in pairwise(bounds):

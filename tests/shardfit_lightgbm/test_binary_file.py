@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -74,8 +74,21 @@ def parts(data: Any) -> list[bytes]:
     return found
 
 
+@dataclass(frozen=True)
+class Rows:
+    """Rows of a matrix, by their columns."""
+
+    values: Matrix
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def column(self, feature: int, start: int, stop: int) -> Matrix:
+        return np.ascontiguousarray(self.values[start:stop, feature])
+
+
 def check(reference: LibraryReference, values: Matrix, batch: int = 63, threads: int = 2) -> None:
-    batches = (values[first : first + batch] for first in range(0, len(values), batch))
+    batches = (Rows(values[first : first + batch]) for first in range(0, len(values), batch))
     loaded = load(reference.layout, len(values), batches, reference.data, reference.params, threads)
     label = np.zeros(len(values), dtype=np.float32)
     pushed = lgb.Dataset(values, label, params=dict(reference.params), reference=reference.data).construct()
@@ -139,7 +152,7 @@ def test_rows_that_are_fewer_or_more_than_were_said_are_refused() -> None:
     reference = opened([([1.0, 2.0], False, False)])
     for said in (4, 6):
         with pytest.raises(ValueError, match=f"5 rows came of {said}"):
-            load(reference.layout, said, [np.ones((5, 1), np.float32)], reference.data, reference.params, 1)
+            load(reference.layout, said, [Rows(np.ones((5, 1), np.float32))], reference.data, reference.params, 1)
 
 
 def test_another_kind_of_file_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

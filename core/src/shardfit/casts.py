@@ -43,6 +43,7 @@ _UNITS_IN_A_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 _MILLISECONDS_IN_A_DAY = 86_400_000
 
 
+_FLOAT32 = np.dtype(np.float32)
 _TEXT_BYTES = 24
 _COLUMNS_AT_ONCE = 64
 
@@ -114,8 +115,8 @@ def cast_to_float32(array: pa.Array, cast: ColumnCast, categories: CategoryMap |
     Raises:
         UnsupportedTypeError: The array does not fit the cast, or a categorical column comes without its map.
     """
-    if pa.types.is_float32(array.type) and not array.null_count and cast.rule == "number":
-        view: Float32Array = numbers(array)
+    if _is_plain(array, cast):
+        view: Float32Array = _view(array, _FLOAT32)
         view.flags.writeable = False
         return view
     column = np.empty(len(array), dtype=np.float32)
@@ -127,8 +128,6 @@ def encode_features(
     records: pa.RecordBatch,
     casts: Sequence[ColumnCast],
     categories: Mapping[str, CategoryMap],
-    *,
-    by_columns: bool = False,
 ) -> Float32Array:
     """Return the columns of `casts` as a matrix: float32, shape [rows, columns], NaN for nulls.
 
@@ -136,16 +135,10 @@ def encode_features(
         records: Rows that have all the columns of `casts`, found by name.
         casts: One a column of the result, in order.
         categories: Categorical column -> its map.
-        by_columns: Whether columns are contiguous; else rows are.
 
     Raises:
         UnsupportedTypeError: As for `cast_to_float32`.
     """
-    if by_columns:
-        whole = np.empty((len(casts), records.num_rows), dtype=np.float32)
-        for column, cast in zip(whole, casts, strict=True):
-            _fill(column, records.column(cast.name), cast, categories.get(cast.name))
-        return whole.T
     matrix = np.empty((records.num_rows, len(casts)), dtype=np.float32)
     for first in range(0, len(casts), _COLUMNS_AT_ONCE):
         some = casts[first : first + _COLUMNS_AT_ONCE]
@@ -175,7 +168,15 @@ def same_categories(one: pa.DataType, other: pa.DataType) -> bool:
     return all(map(_is_text, kinds)) or all(map(_is_number, kinds)) or all(map(pa.types.is_boolean, kinds))
 
 
+def _is_plain(array: pa.Array, cast: ColumnCast) -> bool:
+    """Return whether the values of a column are what they become."""
+    return cast.rule == "number" and pa.types.is_float32(array.type) and not array.null_count
+
+
 def _fill(out: Float32Array, array: pa.Array, cast: ColumnCast, categories: CategoryMap | None) -> None:
+    if _is_plain(array, cast):
+        out[:] = _view(array, _FLOAT32)
+        return
     if cast.rule == "category":
         if categories is None:
             raise UnsupportedTypeError(f"encoding column {cast.name!r}", "it has no category map")

@@ -63,14 +63,9 @@ class MatrixSpec:
         """Return the cast of one column."""
         return self.casts[self.roles.all.index(column)]
 
-    def encode(self, records: pa.RecordBatch, *, by_columns: bool = False) -> Float32Array:
-        """Return the features of `records`: float32, shape [rows, features], NaN where missing.
-
-        Args:
-            records: Rows.
-            by_columns: Whether columns are contiguous; else rows are.
-        """
-        features = encode_features(records, self.feature_casts, self.categories, by_columns=by_columns)
+    def encode(self, records: pa.RecordBatch) -> Float32Array:
+        """Return the features of `records`: float32, shape [rows, features], rows contiguous, NaN where missing."""
+        features = encode_features(records, self.feature_casts, self.categories)
         if not np.isnan(self.missing):
             numbers = np.array([cast.rule != "category" for cast in self.feature_casts])
             features[(features == np.float32(self.missing)) & numbers] = np.nan
@@ -95,18 +90,60 @@ class MatrixSpec:
         return None if self.roles.weight is None else self.column(records, self.roles.weight)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class FeatureColumns:
+    """The features of some rows, each column cast when it is asked for; a matrix would take as much memory once more.
+
+    Args:
+        records: The rows.
+        spec: How they become numbers.
+    """
+
+    records: pa.RecordBatch
+    spec: MatrixSpec
+
+    def __len__(self) -> int:
+        return int(self.records.num_rows)
+
+    def rows(self, start: int, stop: int) -> FeatureColumns:
+        """Return those of the rows from `start` to `stop` (exclusive)."""
+        return FeatureColumns(self.records.slice(start, stop - start), self.spec)
+
+    def column(self, feature: int, start: int, stop: int) -> Float32Array:
+        """Return some values of a feature: float32, contiguous, shape [stop - start], NaN where missing.
+
+        A view of Arrow's memory where that has float32 without nulls. May be called by several threads at a time.
+
+        Args:
+            feature: Its position.
+            start: First row.
+            stop: The row after the last.
+        """
+        cast, missing = self.spec.casts[feature], np.float32(self.spec.missing)
+        rows = self.records.column(cast.name).slice(start, stop - start)
+        values = cast_to_float32(rows, cast, self.spec.categories.get(cast.name))
+        if np.isnan(missing) or cast.rule == "category":
+            return values
+        return np.where(values == missing, np.float32(np.nan), values)
+
+    def matrix(self) -> Float32Array:
+        """Return all of them: float32, shape [rows, features], rows contiguous, NaN where missing."""
+        return self.spec.encode(self.records)
+
+
 @dataclass(frozen=True, slots=True)
 class MatrixBatch:
     """Some rows, ready for a library.
 
     Args:
         row_ids: Global row numbers; int64, shape [rows].
-        features: float32, shape [rows, features]; rows contiguous, or columns where `MatrixReader.batches` was asked.
+        features: float32, shape [rows, features], rows contiguous.
         labels: float32, shape [rows] or [rows, outputs].
         weights: float32, shape [rows], or None.
         group_starts: For each row, whether a query group starts with it; bool, shape [rows], or None.
         base_margin: float32, shape [rows] or [rows, outputs], or None.
         sparse: The features where they are sparse; `features` is then without columns.
+        columns: The features where `MatrixReader.batches` was asked for columns; `features` is then without columns.
     """
 
     row_ids: Int64Array
@@ -116,6 +153,7 @@ class MatrixBatch:
     group_starts: npt.NDArray[np.bool_] | None
     base_margin: Float32Array | None
     sparse: SparseRows | None = None
+    columns: FeatureColumns | None = None
 
 
 class MatrixReader:
@@ -143,7 +181,7 @@ class MatrixReader:
         """Yield every row once, in global row order. What has been yielded counts as handed to the library.
 
         Args:
-            by_columns: Whether columns of features are contiguous; else rows are.
+            by_columns: Whether dense features are handed over as `MatrixBatch.columns`; else as a matrix.
         """
         self.handed, self.content = RowDigest(), 0
         last_group: object = _NO_GROUP
@@ -185,15 +223,17 @@ class MatrixReader:
 
     def _encode(self, batch: ShardBatch, starts: npt.NDArray[np.bool_] | None, by_columns: bool) -> MatrixBatch:
         records, sparse = batch.records, self.spec.encode_sparse(batch.records)
+        by_columns = by_columns and sparse is None
         none = np.empty((records.num_rows, 0), dtype=np.float32)
         return MatrixBatch(
             batch.row_ids,
-            self.spec.encode(records, by_columns=by_columns) if sparse is None else none,
+            none if by_columns or sparse is not None else self.spec.encode(records),
             self.spec.labels(records),
             self.spec.weights(records),
             starts,
             self.spec.base_margin(records),
             sparse,
+            FeatureColumns(records, self.spec) if by_columns else None,
         )
 
     def _tally(self, batch: MatrixBatch) -> MatrixBatch:

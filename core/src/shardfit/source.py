@@ -49,7 +49,7 @@ class DataSource(ABC):
     1. `schema()`: on the driver, any number of times.
     2. `fragments()`: on the driver, any number of times; metadata only.
     3. the source is pickled to workers, without what it has listed: a worker is told its fragments.
-    4. `read(...)`: on every worker, once for each of its fragments and each pass over the data.
+    4. `for_cpus(...)`, `read(...)`: on every worker, once a pass; once for each of its fragments and each pass.
     5. `close()`: on every worker, after the last pass.
 
     The same data gives the same schema, the same fragments in the same order, and the same rows every time.
@@ -103,6 +103,16 @@ class DataSource(ABC):
 
         Args:
             passes: How often each row is read, 1 or more; `Trainer.passes`.
+        """
+        return self
+
+    def for_cpus(self, cpus: int) -> DataSource:
+        """Return the source to read with so many CPUs: this one, or one that decodes otherwise. Called on every worker.
+
+        What is returned is read in place of this source, and this source is closed.
+
+        Args:
+            cpus: Those of the worker, 1 or more. One thread decodes while the worker is busy with what it has decoded.
         """
         return self
 

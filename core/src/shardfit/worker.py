@@ -155,6 +155,7 @@ def open_shards(
             context.progress(phase, rows, total, dataset)
 
         rows = batch_rows(len(part.columns) + 2 * part.shard.values_per_row)
-        return ShardReader(dataset, sources[dataset], part.shard, part.columns, rows, tell)
+        source = sources[dataset].for_cpus(context.slot.cpus)
+        return ShardReader(dataset, source, part.shard, part.columns, rows, tell)
 
     return {dataset: reader(dataset, part) for dataset, part in shards.items()}

@@ -20,6 +20,9 @@ from shardfit.sparse import SparseRows
 
 Float32Array = npt.NDArray[np.float32]
 
+# So many values of some columns stay in a near cache while they are looked at.
+_BLOCK_VALUES = 2**16
+
 
 @dataclass(frozen=True)
 class ProfileRequest:
@@ -149,6 +152,10 @@ class _Checks:
             self.reject(name, bad, f"an infinite value at index {index}")
         return rows
 
+    def numbers(self, position: int, cast: ColumnCast) -> Float32Array:
+        """Return a feature that is no category."""
+        return cast_to_float32(self.batch.records.column(position), cast, None)
+
     def categories(self, name: str) -> frozenset[CategoryValue]:
         """Return the distinct categories of a column."""
         try:
@@ -182,31 +189,33 @@ def _take_in(
     if (rows := checks.sparse()) is not None:
         builder.add_sparse(batch.row_ids, rows, weights)
     else:
-        features = _feature_columns(checks, builder)
-        builder.add_features(batch.row_ids, features, weights, integers)
+        builder.add_features(batch.row_ids, _feature_blocks(checks, builder), weights, integers)
         if (infinite := builder.infinite_feature()) is not None:
-            checks.reject(roles.features[infinite], np.isinf(_numbers(checks, infinite)), "an infinite value")
+            cast = checks.spec.feature_casts[infinite]
+            checks.reject(cast.name, np.isinf(checks.numbers(infinite, cast)), "an infinite value")
     builder.add_labels(batch.row_ids, labels)
     builder.add_content(digest_content(batch.row_ids, labels))
     return labels, weights
 
 
-def _feature_columns(checks: _Checks, builder: ProfileBuilder) -> Iterator[Float32Array]:
-    """Yield one column after the other: a matrix of them would be as large as the batch once more."""
-    for j, cast in enumerate(checks.spec.feature_casts):
-        if cast.rule == "category":
-            builder.add_categories(cast.name, checks.categories(cast.name))
-            yield np.full(checks.batch.records.num_rows, np.nan, dtype=np.float32)
-        else:
-            yield _numbers(checks, j)
+def _feature_blocks(checks: _Checks, builder: ProfileBuilder) -> Iterator[Float32Array]:
+    """Yield some columns after the others: a matrix of all would be as large as the batch once more."""
+    casts, rows = checks.spec.feature_casts, checks.batch.records.num_rows
+    at_once = max(_BLOCK_VALUES // rows, 1)
+    for first in range(0, len(casts), at_once):
+        columns = [_column(checks, builder, j, cast) for j, cast in enumerate(casts[first : first + at_once], first)]
+        # One alone may be a view of Arrow's memory.
+        block = np.stack(columns) if len(columns) > 1 else columns[0][np.newaxis]
+        if not np.isnan(missing := np.float32(checks.spec.missing)):
+            block = np.where(block == missing, np.float32(np.nan), block)
+        yield block
 
 
-def _numbers(checks: _Checks, feature: int) -> Float32Array:
-    spec = checks.spec
-    column = cast_to_float32(checks.batch.records.column(feature), spec.feature_casts[feature], None)
-    if np.isnan(spec.missing):
-        return column
-    return np.where(column == np.float32(spec.missing), np.float32(np.nan), column)
+def _column(checks: _Checks, builder: ProfileBuilder, position: int, cast: ColumnCast) -> Float32Array:
+    if cast.rule != "category":
+        return checks.numbers(position, cast)
+    builder.add_categories(cast.name, checks.categories(cast.name))
+    return np.full(checks.batch.records.num_rows, np.nan, dtype=np.float32)
 
 
 def _is_wide_integer(cast: ColumnCast) -> bool:

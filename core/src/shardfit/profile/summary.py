@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from shardfit.casts import CategoryMap
 from shardfit.exact_sum import LIMBS, exact_parts, exact_total
-from shardfit.profile.samples import DistinctBuilder, DistinctValues, SampledRows, SampleSpec
+from shardfit.profile.samples import DistinctColumns, DistinctValues, SampledRows, SampleSpec
 from shardfit.profile.sparse_summary import SparseSummary, SparseSummaryBuilder
 from shardfit.sparse import SparseRows
 
@@ -194,7 +194,7 @@ class ProfileBuilder:
         self._label_fraction = self._weight_maximum = float("nan")
         self._minimum, self._maximum = self._empty.minimum.copy(), self._empty.maximum.copy()
         self._missing, self._beyond = self._empty.missing.copy(), self._empty.beyond_float32.copy()
-        self._distinct = [DistinctBuilder(values) for values in self._empty.distinct]
+        self._distinct = DistinctColumns(features, spec.distinct)
         self._categories: dict[str, frozenset[str | int | bool]] = {}
         self._labels = self._empty.label_values
         self._terms = self._empty.terms.copy()
@@ -203,7 +203,7 @@ class ProfileBuilder:
     def add_features(
         self,
         row_ids: Int64Array,
-        columns: Iterable[Float32Array],
+        blocks: Iterable[Float32Array],
         weights: Float32Array | None,
         integers: Container[int],
     ) -> None:
@@ -211,9 +211,12 @@ class ProfileBuilder:
 
         Args:
             row_ids: Global row numbers; int64, shape [rows].
-            columns: The features, one after the other; float32, shape [rows], NaN where missing.
+            blocks: The features, some after the others; float32, shape [some of them, rows], NaN where missing.
             weights: float32, shape [rows], or None for 1.
-            integers: Positions of the columns that hold integers.
+            integers: Positions of the features that are integers.
+
+        Raises:
+            ValueError: The blocks have more features than there are, or fewer.
         """
         self._rows += len(row_ids)
         kept = np.flatnonzero(self._spec.keeps(row_ids))
@@ -222,11 +225,14 @@ class ProfileBuilder:
         if weights is not None:
             self._weight_maximum = float(np.fmax(self._weight_maximum, weights.max()))
         sampled = self._sample.room_for(len(kept))
-        for j, (chosen, column) in enumerate(zip(sampled, columns, strict=True)):
-            chosen[:] = column[kept]
-            self._add_column(j, column)
-            if j in integers:
-                self._beyond[j] += int(np.count_nonzero(np.abs(column) >= LARGEST_EXACT_INTEGER))
+        first = 0
+        for block in blocks:
+            if (stop := first + len(block)) <= len(sampled):
+                sampled[first:stop] = block.take(kept, axis=1)
+                self._add_block(first, block, integers)
+            first = stop
+        if first != len(sampled):
+            raise ValueError(f"the blocks must have {len(sampled)} features in all, found {first}")
 
     def add_sparse(self, row_ids: Int64Array, rows: SparseRows, weights: Float32Array | None) -> None:
         """Take in sparse features; arguments as for `SparseSummaryBuilder.add`."""
@@ -234,17 +240,18 @@ class ProfileBuilder:
         if self._sparse is not None:
             self._sparse.add(row_ids, rows, weights)
 
-    def _add_column(self, j: int, column: Float32Array) -> None:
-        missing = np.isnan(column)
-        count = int(np.count_nonzero(missing))
-        self._missing[j] += count
-        if count == len(column):
-            return
+    def _add_block(self, first: int, block: Float32Array, integers: Container[int]) -> None:
+        part = slice(first, first + len(block))
+        missing = np.isnan(block)
+        counts = np.array([np.count_nonzero(row) for row in missing])
+        self._missing[part] += counts
         # Of both zeros, which one is found depends on the order of the rows; adding zero leaves one of them.
-        self._minimum[j] = np.fmin(self._minimum[j], np.fmin.reduce(column) + np.float32(0))
-        self._maximum[j] = np.fmax(self._maximum[j], np.fmax.reduce(column) + np.float32(0))
-        if self._spec.distinct:
-            self._distinct[j].add(column[~missing] if count else column)
+        self._minimum[part] = np.fmin(self._minimum[part], np.fmin.reduce(block, axis=1) + np.float32(0))
+        self._maximum[part] = np.fmax(self._maximum[part], np.fmax.reduce(block, axis=1) + np.float32(0))
+        self._distinct.add(first, block, missing if counts.any() else None)
+        for j, column in enumerate(block, first):
+            if j in integers:
+                self._beyond[j] += int(np.count_nonzero(np.abs(column) >= LARGEST_EXACT_INTEGER))
 
     def add_categories(self, column: str, values: Iterable[str | int | bool]) -> None:
         """Take in the distinct values of a categorical column."""
@@ -285,7 +292,7 @@ class ProfileBuilder:
             maximum=self._maximum,
             missing=self._missing,
             beyond_float32=self._beyond,
-            distinct=tuple(values.build() for values in self._distinct),
+            distinct=self._distinct.build(),
             categories=self._categories,
             label_values=self._labels,
             label_minimum=self._label_minimum,

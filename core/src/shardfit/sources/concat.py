@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import replace
 from typing import Any
 
@@ -79,6 +80,12 @@ class ConcatSource(DataSource):
     def for_passes(self, passes: int) -> DataSource:
         """Return the sources, each for so many passes."""
         return ConcatSource([source.for_passes(passes) for source in self._sources])
+
+    def for_cpus(self, cpus: int) -> DataSource:
+        """Return the sources, each for so many CPUs."""
+        joined = copy(self)
+        joined._sources = tuple(source.for_cpus(cpus) for source in self._sources)
+        return joined
 
     def close(self) -> None:
         """Close every source."""

@@ -6,6 +6,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from copy import copy
 from threading import Lock
 from typing import Any, NamedTuple
 
@@ -51,6 +52,16 @@ class ParquetSource(FileSource):
     def __init__(self, paths: Sequence[str], options: Mapping[str, Any] | None = None) -> None:
         super().__init__(paths, options or {})
         self._open_files = _OpenFiles()
+        self._threads = True
+
+    def for_cpus(self, cpus: int) -> ParquetSource:
+        """Return the source that leaves it at the thread which reads, where there is one CPU.
+
+        Others would only wait for that CPU, and each thread keeps memory of its own in Arrow's pool.
+        """
+        source = copy(self)
+        source._threads = cpus > 1
+        return source
 
     def close(self) -> None:
         """Close the files that wait to be read again."""
@@ -69,7 +80,7 @@ class ParquetSource(FileSource):
         self, access: FileAccess, fragment: Fragment, columns: pa.Schema, batch_rows: int
     ) -> Iterator[Iterator[pa.RecordBatch]]:
         with self._open_files.borrow(access, fragment) as file:
-            yield _decode(file, fragment, columns.names, batch_rows)
+            yield _decode(file, fragment, columns.names, batch_rows, self._threads)
 
     def _unreadable(self, fragment: Fragment, columns: Sequence[str], error: object) -> UnreadableSourceError:
         access = self._reach()
@@ -171,10 +182,10 @@ def _fixed_width(kind: pa.DataType) -> int:
 
 
 def _decode(
-    file: pq.ParquetFile, fragment: Fragment, columns: Sequence[str], batch_rows: int
+    file: pq.ParquetFile, fragment: Fragment, columns: Sequence[str], batch_rows: int, threads: bool = True
 ) -> Iterator[pa.RecordBatch]:
     batches: Iterator[pa.RecordBatch] = file.iter_batches(
-        batch_size=batch_rows, row_groups=[fragment.index], columns=list(columns)
+        batch_size=batch_rows, row_groups=[fragment.index], columns=list(columns), use_threads=threads
     )
     return batches
 

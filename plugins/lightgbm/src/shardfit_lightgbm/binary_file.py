@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import pairwise
-from typing import Any
+from typing import Any, Protocol
 
 import lightgbm as lgb
 import numpy as np
@@ -23,10 +23,20 @@ from shardfit_lightgbm.memory_file import memory_file
 _TILE_ROWS, _TILE_COLUMNS = 8192, 32
 
 
+class Columns(Protocol):
+    """Some rows by their columns; `shardfit.matrix_reader.FeatureColumns` is one."""
+
+    def __len__(self) -> int:
+        """Return how many rows there are."""
+
+    def column(self, feature: int, start: int, stop: int) -> Float32Array:
+        """Return the values of a feature from row `start` to `stop` (exclusive); contiguous, NaN where missing."""
+
+
 def load(
     layout: BinaryLayout,
     rows: int,
-    batches: Iterable[Float32Array],
+    batches: Iterable[Columns],
     reference: Any,
     params: dict[str, Any],
     threads: int,
@@ -36,7 +46,7 @@ def load(
     Args:
         layout: Of the reference.
         rows: How many rows come.
-        batches: The rows; float32, shape [some of them, features]. Columns had better be contiguous.
+        batches: The rows, some after the others.
         reference: The bins.
         params: Of the Dataset.
         threads: So many look codes up at a time.
@@ -51,7 +61,7 @@ def load(
 
 
 def _fill(
-    layout: BinaryLayout, content: npt.NDArray[np.uint8], rows: int, batches: Iterable[Float32Array], threads: int
+    layout: BinaryLayout, content: npt.NDArray[np.uint8], rows: int, batches: Iterable[Columns], threads: int
 ) -> None:
     places = layout.begin(content, rows)
     with ThreadPoolExecutor(threads) as pool:
@@ -70,7 +80,7 @@ def _fill(
 def _write(
     pool: ThreadPoolExecutor,
     columns: Sequence[BinaryColumn],
-    values: Float32Array,
+    values: Columns,
     places: Sequence[npt.NDArray[np.uint8]],
     row: int,
 ) -> list[Future[None]]:
@@ -80,7 +90,8 @@ def _write(
         pool.submit(
             _write_tile,
             columns[column : column + _TILE_COLUMNS],
-            values[first:end],
+            values,
+            slice(first, end),
             places[column : column + _TILE_COLUMNS],
             row + first,
         )
@@ -95,7 +106,11 @@ def _wait(writing: Iterable[Future[None]]) -> None:
 
 
 def _write_tile(
-    columns: Sequence[BinaryColumn], values: Float32Array, places: Sequence[npt.NDArray[np.uint8]], row: int
+    columns: Sequence[BinaryColumn],
+    values: Columns,
+    part: slice,
+    places: Sequence[npt.NDArray[np.uint8]],
+    row: int,
 ) -> None:
     for column, place in zip(columns, places, strict=True):
-        column.write(np.ascontiguousarray(values[:, column.feature]), place, row)
+        column.write(values.column(column.feature, part.start, part.stop), place, row)

@@ -112,7 +112,7 @@ def _fill(
         scores[:] = config.initial_scores or 0.0
         return
     done = 0
-    with closing(reader.batches()) as batches:
+    with closing(reader.batches(by_columns=True)) as batches:
         for batch in batches:
             rows = len(batch.row_ids)
             scores[done : done + rows] = start_of(batch, reference, config)

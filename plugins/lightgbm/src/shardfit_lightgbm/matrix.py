@@ -13,7 +13,7 @@ import numpy.typing as npt
 from shardfit.binned_trainer import BinReference
 from shardfit.engine import WorkerContext
 from shardfit.errors import InvalidArgumentError
-from shardfit.matrix_reader import MatrixBatch, MatrixReader, MatrixSpec
+from shardfit.matrix_reader import FeatureColumns, MatrixBatch, MatrixReader, MatrixSpec
 from shardfit.saved_spec import check_same_categories
 from shardfit.trainer import TRAIN, RunSettings
 from shardfit_lightgbm.binary_file import load
@@ -227,7 +227,7 @@ class _Rows:
             data.set_group(np.diff(bounds))
         return data
 
-    def _next(self, rows: int) -> Iterator[Float32Array]:
+    def _next(self, rows: int) -> Iterator[FeatureColumns]:
         """Yield the features of the next rows, batch by batch."""
         while rows:
             batch = self._waiting.pop(0) if self._waiting else next(self._batches)
@@ -236,7 +236,7 @@ class _Rows:
             if taken < len(batch.row_ids):
                 self._waiting.insert(0, _without(batch, taken))
             rows -= taken
-            yield batch.features[:taken]
+            yield columns_of(batch).rows(0, taken)
         if self.binned == self._reader.rows and not self._waiting:
             self._end()
 
@@ -297,7 +297,7 @@ def start_of(batch: MatrixBatch, reference: LibraryReference, config: LightGBMCo
     elif config.initial_scores:
         scores += config.initial_scores
     if (earlier := reference.earlier) is not None:
-        predicted = earlier.predict(batch.features, raw_score=True, num_iteration=-1).reshape(rows, classes)
+        predicted = earlier.predict(columns_of(batch).matrix(), raw_score=True, num_iteration=-1).reshape(rows, classes)
         # The initial scores are in the leaves of the earlier model; those that a column gives are not.
         scores = predicted if batch.base_margin is None else predicted + scores
     return scores
@@ -308,6 +308,17 @@ def set_scores(data: Any, scores: Float64Array) -> None:
     data.set_field("init_score", np.ascontiguousarray(scores.T).reshape(-1))
 
 
+def columns_of(batch: MatrixBatch) -> FeatureColumns:
+    """Return the features of a batch that was read by columns.
+
+    Raises:
+        InvalidArgumentError: It was read otherwise.
+    """
+    if batch.columns is None:
+        raise InvalidArgumentError("binning a shard", "its rows were not read by columns")
+    return batch.columns
+
+
 def _without(batch: MatrixBatch, rows: int) -> MatrixBatch:
     return MatrixBatch(
         batch.row_ids[rows:],
@@ -316,4 +327,5 @@ def _without(batch: MatrixBatch, rows: int) -> MatrixBatch:
         None if batch.weights is None else batch.weights[rows:],
         None if batch.group_starts is None else batch.group_starts[rows:],
         None if batch.base_margin is None else batch.base_margin[rows:],
+        columns=columns_of(batch).rows(rows, len(batch.row_ids)),
     )

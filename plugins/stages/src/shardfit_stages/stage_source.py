@@ -82,6 +82,12 @@ class SpooledSource(DataSource):
         keeping._run, keeping._passes = uuid.uuid4().hex, passes
         return keeping
 
+    def for_cpus(self, cpus: int) -> DataSource:
+        """Return the source whose files are read with so many CPUs."""
+        source = copy(self)
+        source._inner = self._inner.for_cpus(cpus)
+        return source
+
     def close(self) -> None:
         """Remove what this process keeps."""
         if self._run:
