@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 _BATCH_BYTES = 8 * 2**20
-_FEWEST_BATCH_ROWS, _MOST_BATCH_ROWS = 4096, 2**17
+_FEWEST_BATCH_ROWS, _MOST_BATCH_ROWS = 2**12, 2**16
 
 
 def batch_rows(columns: int) -> int:
