@@ -28,10 +28,11 @@ def choose_cut_points(profile: Profile, feature: int, max_bin: int) -> Float32Ar
     """
     if np.isnan(profile.minimum[feature]):
         return np.empty(0, dtype=np.float32)
-    column = profile.sample[:, feature]
-    present = np.flatnonzero(~np.isnan(column))
+    column, weights = profile.sample[:, feature], profile.sample_weights
+    if (missing := np.isnan(column)).any():
+        column, weights = column[~missing], weights[~missing]
     ends = np.array([profile.minimum[feature], profile.maximum[feature]], dtype=np.float32)
-    return _choose(ends, profile.distinct[feature], column[present], profile.sample_weights[present], max_bin)
+    return _choose(ends, profile.distinct[feature], column, weights, max_bin)
 
 
 def choose_sparse_cut_points(summary: SparseSummary, max_bin: int) -> tuple[Float32Array, ...]:
