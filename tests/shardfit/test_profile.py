@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from dataclasses import fields
 from typing import Any
 
@@ -217,6 +218,23 @@ def test_a_builder_keeps_the_distinct_values_that_adding_each_batch_keeps(batche
     found = builder.build().distinct[0]
     np.testing.assert_array_equal(found.values, expected.values)
     assert found.complete == expected.complete
+
+
+def test_what_is_kept_does_not_grow_with_the_rows_beside_a_column_of_few_values() -> None:
+    random = np.random.default_rng(0)
+    builder, rows = ProfileBuilder(2, 1, 0, SampleSpec(0, 0.0, 100)), 10_000
+    tracemalloc.start()
+    try:
+        for row in range(0, 50 * rows, rows):
+            values = random.random((2, rows), dtype=np.float32)
+            values[0] = values[0] < 0.5
+            builder.add_features(np.arange(row, row + rows), [values], None, ())
+        del values
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    # The rows of one batch of one column.
+    assert held < 4 * rows
 
 
 @pytest.mark.parametrize("sizes", [(2,), (2, 2), (3, 1)])

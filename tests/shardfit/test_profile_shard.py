@@ -11,6 +11,7 @@ import pytest
 from shardfit.binned_trainer import BinnedTrainer
 from shardfit.casts import plan_casts
 from shardfit.columns import ColumnRoles
+from shardfit.errors import InvalidValueError
 from shardfit.profile import Profile, SampleSpec
 from shardfit.profile.shard import ProfileRequest, profile_shard
 from shardfit.shard_plan import World
@@ -31,12 +32,12 @@ TABLE = pa.table(
 )
 
 
-def profile_of(missing: float) -> Profile:
-    """Return the profile of the table, read in batches of two rows."""
-    source = ArrowSource(TABLE)
+def profile_of(missing: float, table: pa.Table = TABLE) -> Profile:
+    """Return the profile of a table, read in batches of two rows."""
+    source = ArrowSource(table)
     fragments = source.fragments()
     (shard,) = shard_by_rows(fragments, World(1)).shards(fragments)
-    casts = plan_casts(TABLE.schema, ROLES.all, ROLES.categorical)
+    casts = plan_casts(table.schema, ROLES.all, ROLES.categorical)
     request = ProfileRequest(ROLES, casts, missing, 0, {"train": SampleSpec(0, 1.0)})
     reader = ShardReader("train", source, shard, ROLES.all, 2)
     # Nothing is asked of the trainer where no terms are summed.
@@ -67,3 +68,10 @@ def test_a_value_that_stands_for_missing_is_none_of_the_values(
     for j in (0, 2):
         assert sorted(profile.distinct[j].values.tolist()) == sorted(set(columns[j][~np.isnan(columns[j])].tolist()))
     assert TABLE.column("x").to_pylist() == before
+
+
+@pytest.mark.parametrize(("missing", "row"), [(NAN, 1), (float("inf"), 3), (float("-inf"), 1)])
+def test_the_first_infinite_value_that_is_not_missing_is_named(missing: float, row: int) -> None:
+    x = pa.array([1.0, float("inf"), float("inf"), float("-inf"), 2.0], pa.float32())
+    with pytest.raises(InvalidValueError, match=f"an infinite value in row {row} "):
+        profile_of(missing, TABLE.set_column(0, "x", x))

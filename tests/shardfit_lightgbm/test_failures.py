@@ -17,11 +17,13 @@ import numpy as np
 import psutil
 import pytest
 
+from shardfit import worker
 from shardfit.collectives.contract import Collectives
 from shardfit.collectives.sockets import Peers
 from shardfit.connector import DataConnector
 from shardfit.errors import ShardfitError, WorkerError, WorkerLostError
 from shardfit.events import MetricsReported
+from shardfit.matrix_reader import FeatureColumns
 from shardfit_lightgbm import LightGBMEstimator, LightGBMScalingConfig
 from shardfit_lightgbm.second_machine import TwoThreads
 from tests.shardfit.worker_processes import ProcessEngine
@@ -150,6 +152,19 @@ def test_ctrl_c_in_the_middle_of_a_round_ends_the_run(number: int) -> None:
         patch.setattr(TwoThreads, "exchange", interrupted)
         with pytest.raises(KeyboardInterrupt):
             fitted(params={"num_leaves": 31})
+
+
+def test_a_column_that_cannot_be_cast_leaves_no_thread_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(columns: FeatureColumns, feature: int, start: int, stop: int) -> Any:
+        raise OSError("no such column")
+
+    monkeypatch.setattr(FeatureColumns, "column", fail)
+    monkeypatch.setattr(worker, "batch_rows", lambda columns: 97)
+    with pytest.raises(OSError, match="no such column") as caught:
+        trained(table(1_500))
+    # As long as the error lives, so do the generators in its frames.
+    assert caught.value is not None
+    assert not [thread for thread in threading.enumerate() if thread.name == "shardfit-read-ahead"]
 
 
 def test_several_workers_open_no_port_but_those_of_the_meeting(monkeypatch: pytest.MonkeyPatch) -> None:

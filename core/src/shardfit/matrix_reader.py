@@ -97,17 +97,35 @@ class FeatureColumns:
     Args:
         records: The rows.
         spec: How they become numbers.
+        codes: Position of a categorical feature -> its codes; float32, shape [rows]. Looking categories up takes its
+            time by call, so that is done once for all rows.
     """
 
     records: pa.RecordBatch
     spec: MatrixSpec
+    codes: Mapping[int, Float32Array]
+
+    @classmethod
+    def of(cls, records: pa.RecordBatch, spec: MatrixSpec) -> FeatureColumns:
+        """Return the features of `records`.
+
+        Raises:
+            UnsupportedTypeError: As for `cast_to_float32`.
+        """
+        codes = {
+            feature: cast_to_float32(records.column(cast.name), cast, spec.categories.get(cast.name))
+            for feature, cast in enumerate(spec.feature_casts)
+            if cast.rule == "category"
+        }
+        return cls(records, spec, codes)
 
     def __len__(self) -> int:
         return int(self.records.num_rows)
 
     def rows(self, start: int, stop: int) -> FeatureColumns:
         """Return those of the rows from `start` to `stop` (exclusive)."""
-        return FeatureColumns(self.records.slice(start, stop - start), self.spec)
+        codes = {feature: values[start:stop] for feature, values in self.codes.items()}
+        return FeatureColumns(self.records.slice(start, stop - start), self.spec, codes)
 
     def column(self, feature: int, start: int, stop: int) -> Float32Array:
         """Return some values of a feature: float32, contiguous, shape [stop - start], NaN where missing.
@@ -119,10 +137,11 @@ class FeatureColumns:
             start: First row.
             stop: The row after the last.
         """
+        if feature in self.codes:
+            return self.codes[feature][start:stop]
         cast, missing = self.spec.casts[feature], np.float32(self.spec.missing)
-        rows = self.records.column(cast.name).slice(start, stop - start)
-        values = cast_to_float32(rows, cast, self.spec.categories.get(cast.name))
-        if np.isnan(missing) or cast.rule == "category":
+        values = cast_to_float32(self.records.column(cast.name).slice(start, stop - start), cast)
+        if np.isnan(missing):
             return values
         return np.where(values == missing, np.float32(np.nan), values)
 
@@ -233,7 +252,7 @@ class MatrixReader:
             starts,
             self.spec.base_margin(records),
             sparse,
-            FeatureColumns(records, self.spec) if by_columns else None,
+            FeatureColumns.of(records, self.spec) if by_columns else None,
         )
 
     def _tally(self, batch: MatrixBatch) -> MatrixBatch:

@@ -38,9 +38,10 @@ def hash_values(values: npt.NDArray[np.float32]) -> npt.NDArray[np.uint32]:
     The finaliser is that of MurmurHash3, which permutes the 32-bit numbers.
 
     Args:
-        values: float32, shape [rows]; without NaN. Both zeros count as one value.
+        values: float32, of any shape. Both zeros count as one value; what NaN gives means nothing.
     """
-    bits = (values + np.float32(0)).view(np.uint32)
+    with np.errstate(invalid="ignore"):
+        bits = (values + np.float32(0)).view(np.uint32)
     bits ^= bits >> np.uint32(16)
     bits *= np.uint32(0x85EBCA6B)
     bits ^= bits >> np.uint32(13)

@@ -49,7 +49,7 @@ class DataSource(ABC):
     1. `schema()`: on the driver, any number of times.
     2. `fragments()`: on the driver, any number of times; metadata only.
     3. the source is pickled to workers, without what it has listed: a worker is told its fragments.
-    4. `for_cpus(...)`, `read(...)`: on every worker, once a pass; once for each of its fragments and each pass.
+    4. `for_cpus(...)`: on every worker, before it reads; `read(...)`: once for each of its fragments and each pass.
     5. `close()`: on every worker, after the last pass.
 
     The same data gives the same schema, the same fragments in the same order, and the same rows every time.

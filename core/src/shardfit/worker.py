@@ -155,7 +155,7 @@ def open_shards(
             context.progress(phase, rows, total, dataset)
 
         rows = batch_rows(len(part.columns) + 2 * part.shard.values_per_row)
-        source = sources[dataset].for_cpus(context.slot.cpus)
+        source = sources[dataset].for_cpus(max(context.slot.cpus, 1))
         return ShardReader(dataset, source, part.shard, part.columns, rows, tell)
 
     return {dataset: reader(dataset, part) for dataset, part in shards.items()}

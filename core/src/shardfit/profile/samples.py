@@ -184,7 +184,8 @@ class _DistinctBuilder:
 
     def add(self, values: Float32Array) -> None:
         """Take in `values` (float32, shape [rows], without NaN)."""
-        self._waiting.append(values)
+        # A view would keep the values of every column that came with these, for as long as these wait.
+        self._waiting.append(values if self._sample.complete else values.copy())
         self._count += len(values)
         if self._sample.complete or self._count > self._sample.limit:
             self.build()

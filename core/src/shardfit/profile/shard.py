@@ -192,7 +192,9 @@ def _take_in(
         builder.add_features(batch.row_ids, _feature_blocks(checks, builder), weights, integers)
         if (infinite := builder.infinite_feature()) is not None:
             cast = checks.spec.feature_casts[infinite]
-            checks.reject(cast.name, np.isinf(checks.numbers(infinite, cast)), "an infinite value")
+            values = checks.numbers(infinite, cast)
+            bad = np.isinf(values) & (values != np.float32(checks.spec.missing))
+            checks.reject(cast.name, bad, "an infinite value")
     builder.add_labels(batch.row_ids, labels)
     builder.add_content(digest_content(batch.row_ids, labels))
     return labels, weights

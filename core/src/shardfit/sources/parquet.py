@@ -87,7 +87,7 @@ class ParquetSource(FileSource):
 
         def read(column: str) -> None:
             with self._open_files.borrow(access, fragment) as file:
-                for _ in _decode(file, fragment, [column], fragment.rows or 1):
+                for _ in _decode(file, fragment, [column], fragment.rows or 1, self._threads):
                     pass
 
         return damaged(f"{fragment.uri!r}, row group {fragment.index}", columns, read, error)
@@ -182,7 +182,7 @@ def _fixed_width(kind: pa.DataType) -> int:
 
 
 def _decode(
-    file: pq.ParquetFile, fragment: Fragment, columns: Sequence[str], batch_rows: int, threads: bool = True
+    file: pq.ParquetFile, fragment: Fragment, columns: Sequence[str], batch_rows: int, threads: bool
 ) -> Iterator[pa.RecordBatch]:
     batches: Iterator[pa.RecordBatch] = file.iter_batches(
         batch_size=batch_rows, row_groups=[fragment.index], columns=list(columns), use_threads=threads

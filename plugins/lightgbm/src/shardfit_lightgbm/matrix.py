@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
+from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -166,14 +167,14 @@ def ingest(
         reference: The bins.
         config: Completed with the profile.
     """
-    rows = _Rows(reader, reference, config)
     reference = replace(reference, params={"num_threads": context.slot.cpus, **reference.params})
     first = None
-    if dataset == TRAIN and context.world_size == 1 and config.trains_as_two and reader.rows > 1:
-        count = rows.rows_of_first_group()
-        first = rows.bin(count, reference) if count < reader.rows else None
-    data = rows.bin(reader.rows - rows.binned, reference)
-    return rows.matrix(data, first)
+    with closing(_Rows(reader, reference, config)) as rows:
+        if dataset == TRAIN and context.world_size == 1 and config.trains_as_two and reader.rows > 1:
+            count = rows.rows_of_first_group()
+            first = rows.bin(count, reference) if count < reader.rows else None
+        data = rows.bin(reader.rows - rows.binned, reference)
+        return rows.matrix(data, first)
 
 
 class _Rows:
@@ -190,6 +191,10 @@ class _Rows:
         self._weights = None if roles.weight is None else np.empty(reader.rows, dtype=np.float32)
         self._starts = None if roles.group is None else np.empty(reader.rows, dtype=bool)
         self._scores = empty_scores(reader, reference, config)
+
+    def close(self) -> None:
+        """End the pass; the thread that reads ahead for it ends."""
+        self._batches.close()
 
     def rows_of_first_group(self) -> int:
         """Return how many rows the first query group has, or 1 where there are no groups."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from shardfit.batch_rows import batch_rows
 from shardfit.data_shape import DataShape
 from shardfit.errors import InvalidArgumentError
 from shardfit.memory_plan import MemoryPart
@@ -47,19 +46,12 @@ def estimate_memory(config: LightGBMConfig, shape: DataShape) -> list[MemoryPart
     # One worker alone has a second learner beside it; see `second_machine`.
     learners = 2 if config.trains_as_two and shape.rows == shape.total_rows else 1
     leaves = int(config.params.get("num_leaves", 31))
-    looked_up = min(batch_rows(shape.columns or shape.features), max(shape.rows, shape.eval_rows))
     return [
         MemoryPart("library", _LIBRARY, "LightGBM itself"),
         MemoryPart(
             "tables",
             TABLES_BYTES + _READ_BYTES,
             "tables that bins are looked up in, and LightGBM's buffer to read them",
-            ("ingest",),
-        ),
-        MemoryPart(
-            "looked up",
-            4 * looked_up * shape.features,
-            f"{looked_up:,} rows whose bins are looked up while the next are read",
             ("ingest",),
         ),
         MemoryPart("matrix", width * shape.rows * shape.features, why.format("training data"), ("ingest", "fit")),
