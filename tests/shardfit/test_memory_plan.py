@@ -88,7 +88,7 @@ def test_columns_of_files_take_memory_while_they_are_decoded_those_in_memory_do_
     assert decoders(0, 10) == 0
     assert decoders(1_000, 2_000) == 2_000 * 14_000
     # A buffer, a dictionary and a page are bounded, however large the row group.
-    assert decoders(10**9, 10) == decoders(10**6, 10) == 10 * 3_670_016
+    assert decoders(10**9, 10) == decoders(10**6, 10) == 10 * 2_752_512
 
 
 def test_batches_of_small_fragments_are_planned_as_they_are_joined() -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-_BATCH_BYTES = 8 * 2**20
+_BATCH_BYTES = 4 * 2**20
 _FEWEST_BATCH_ROWS, _MOST_BATCH_ROWS = 2**12, 2**16
 
 
 def batch_rows(columns: int) -> int:
-    """Return how many rows to decode at once: about 8 MiB of 4-byte values.
+    """Return how many rows to decode at once: about 4 MiB of 4-byte values.
 
     Args:
         columns: How many values a row has: columns that are decoded, and two for each value of a sparse column.

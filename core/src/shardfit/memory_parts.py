@@ -7,12 +7,13 @@ from shardfit.data_shape import DataShape
 from shardfit.memory_plan import MemoryPart
 from shardfit.profile.samples import MOST_SAMPLE_BYTES, MOST_SAMPLE_ROWS
 from shardfit.shard_reader import FEW_SLICES, MOST_JOINED_BYTES
+from shardfit.sources.parquet import READ_BUFFER
 from shardfit.sparse import SAMPLED_VALUE_BYTES, most_distinct
 
 _PROCESS = 180 * 2**20
 _BATCHES = 4
-# Of each column that is being decoded from a file: its read buffer, its dictionary twice, a page.
-_COLUMN_STATE, _MOST_COLUMN_BYTES = 3.5, 2**20
+# Of each column that is being decoded from a file, beside its read buffer: its dictionary twice, half a page.
+_COLUMN_STATE, _MOST_COLUMN_BYTES = 2.5, 2**20
 _DISTINCT = 1024
 # A range of bytes of a text file, and the words of the part of it that is being parsed.
 _PARSED = 64 * 2**20
@@ -97,10 +98,11 @@ def _process() -> MemoryPart:
 
 def _decoders(shape: DataShape, row_bytes: int) -> MemoryPart:
     columns = shape.columns or shape.features
-    column = min(shape.file_rows * row_bytes // max(columns, 1), _MOST_COLUMN_BYTES)
+    column = shape.file_rows * row_bytes // max(columns, 1)
+    state = int(_COLUMN_STATE * min(column, _MOST_COLUMN_BYTES)) + min(column, READ_BUFFER)
     return MemoryPart(
         "decoders",
-        int(_COLUMN_STATE * column) * columns,
+        state * columns,
         f"buffers, dictionaries and pages of {columns:,} columns that are read at once",
         ("profile", "ingest"),
     )

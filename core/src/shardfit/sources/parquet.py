@@ -23,7 +23,7 @@ from shardfit.sources.sparse_statistics import count_sparse
 
 FOOTER_THREADS = 16
 OPEN_FILES = 8
-_READ_BUFFER = 1 << 20
+READ_BUFFER = 1 << 17
 # Row groups of more bytes are streamed from remote storage instead of fetched whole.
 _MOST_FETCHED = 1 << 28
 _REMOTE_BUFFER = 1 << 23
@@ -250,7 +250,7 @@ def _open_planned(access: FileAccess, fragment: Fragment) -> pq.ParquetFile:
         # long as what they bring fits into memory.
         remote = access.filesystem.type_name != "local"
         fetched = remote and not _is_huge(fragment)
-        buffer = 0 if fetched else _REMOTE_BUFFER if remote else _READ_BUFFER
+        buffer = 0 if fetched else _REMOTE_BUFFER if remote else READ_BUFFER
         return pq.ParquetFile(handle, pre_buffer=fetched, buffer_size=buffer, page_checksum_verification=True)
     except BaseException:
         handle.close()
