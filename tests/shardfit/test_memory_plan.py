@@ -101,6 +101,8 @@ def test_batches_of_small_fragments_are_planned_as_they_are_joined() -> None:
     # A few are read one by one.
     assert batches(50, 40, 2_000) == 50 * 40
     assert batches(40_000, 2**14) == 40_000 * 2**14
+    # Of two rests, none is a batch of its own.
+    assert batches(140_000, 40) == 70_000 * 40
 
 
 @pytest.mark.parametrize(

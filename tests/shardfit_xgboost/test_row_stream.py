@@ -149,7 +149,7 @@ TABLES = {
     "categories missing": table(holes=0.3, kinds=True),
     "one batch": table(400),
     "one batch with missing values": table(400, holes=0.2),
-    "two batches": table(513),
+    "two batches": table(641),
 }
 
 
@@ -263,7 +263,8 @@ def test_stand_ins_take_no_more_memory_than_a_batch_and_a_bit_for_each_value() -
             while stream.next(lambda **values: None):
                 pass
         held = sum(0 if batch.missing is None else batch.missing.nbytes for batch in stream.kept)
-        assert held <= rows * 3 / 8
+        # Of each batch, a byte may not be full.
+        assert held <= rows * 3 / 8 + len(stream.kept)
         tracemalloc.start()
         stream.reset()
         while stream.next(lambda **values: None):
@@ -313,7 +314,7 @@ def test_stand_ins_are_missing_where_the_values_are(rows: int, features: int, sh
 
 def test_planned_batches_hold_every_row_of_the_shard() -> None:
     reader = Profiled(table()).reader(ArrowSource(table(), fragment_rows=1_300), gapless=True)
-    assert planned_batches(reader) == [512, 512, 276, 512, 512, 276, 400]
+    assert planned_batches(reader) == [434, 434, 432, 434, 434, 432, 400]
     # Each batch costs XGBoost's threads the same, however small it is.
     small = Profiled(table()).reader(ArrowSource(table(), fragment_rows=100), gapless=True)
     assert planned_batches(small) == [500] * 6

@@ -13,3 +13,17 @@ def batch_rows(columns: int) -> int:
         columns: How many values a row has: columns that are decoded, and two for each value of a sparse column.
     """
     return min(max(_BATCH_BYTES // (4 * max(columns, 1)), _FEWEST_BATCH_ROWS), _MOST_BATCH_ROWS)
+
+
+def even_rows(rows: int, most: int) -> int:
+    """Return how many rows of a fragment to decode at once, so that no small rest is left: that would cost a batch.
+
+    Args:
+        rows: How many of them are read, 1 or more.
+        most: About how many a batch should have, 1 or more.
+
+    Returns:
+        At most a quarter more than `most`, or `most` where that is less than 4.
+    """
+    batches = -(-rows // (most + most // 4))
+    return -(-rows // batches)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from shardfit.batch_rows import batch_rows
+from shardfit.batch_rows import batch_rows, even_rows
 from shardfit.data_shape import DataShape
 from shardfit.memory_plan import MemoryPart
 from shardfit.profile.samples import MOST_SAMPLE_BYTES, MOST_SAMPLE_ROWS
@@ -31,10 +31,11 @@ def core_parts(shape: DataShape, *, profiles: bool, batches: int = _BATCHES) -> 
         return sparse_parts(shape, profiles=profiles, batches=batches)
     row_bytes = shape.row_bytes or 4 * (shape.columns or shape.features)
     fragment, shard = shape.fragment_rows or shape.total_rows, max(shape.rows, shape.eval_rows)
+    most = batch_rows(shape.columns or shape.features)
+    rows = min(even_rows(max(fragment, 1), most), shard)
     # Where there are many, those of few rows are joined.
     if shard > FEW_SLICES * fragment:
-        fragment = max(fragment, MOST_JOINED_BYTES // max(row_bytes, 1))
-    rows = min(batch_rows(shape.columns or shape.features), fragment, shard)
+        rows = min(most, max(fragment, MOST_JOINED_BYTES // max(row_bytes, 1)))
     parts = [
         _process(),
         MemoryPart(

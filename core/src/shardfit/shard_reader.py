@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from shardfit.batch_rows import even_rows
 from shardfit.coverage import RowDigest
 from shardfit.errors import ChangedDataError
 from shardfit.read_ahead import read_ahead
@@ -60,7 +61,7 @@ class ShardReader:
         source: Where the rows are.
         shard: Which of them.
         columns: Which columns, in order.
-        batch_rows: Most rows of a batch.
+        batch_rows: About how many rows a batch has; those of a fragment are divided evenly.
         on_rows: Called with the number of rows so far, now and then.
 
     Attributes:
@@ -115,8 +116,8 @@ class ShardReader:
         return join_small(pieces, self.batch_rows) if len(self.shard.slices) > FEW_SLICES else pieces
 
     def _decode_slice(self, piece: FragmentSlice) -> Iterator[ShardBatch]:
-        done = 0
-        for records in self.source.read(piece.fragment, self.columns, piece.start, piece.stop, self.batch_rows):
+        done, at_once = 0, even_rows(max(piece.rows, 1), self.batch_rows)
+        for records in self.source.read(piece.fragment, self.columns, piece.start, piece.stop, at_once):
             first = piece.first_row + done
             done += records.num_rows
             if done > piece.rows:

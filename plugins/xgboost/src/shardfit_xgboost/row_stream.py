@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import xgboost as xgb
 
+from shardfit.batch_rows import even_rows
 from shardfit.errors import ChangedDataError, CoverageError
 from shardfit.interrupts import HeldInterrupt
 from shardfit.matrix_reader import MatrixBatch, MatrixReader, MatrixSpec
@@ -97,9 +98,9 @@ def planned_batches(reader: MatrixReader) -> list[int]:
     many large ones.
     """
     most = reader.shard.batch_rows
-    slices = (piece.rows for piece in reader.shard.shard.slices)
+    slices = [(piece.rows, even_rows(piece.rows, most)) for piece in reader.shard.shard.slices if piece.rows]
     sizes: list[int] = []
-    for size in (min(most, rows - start) for rows in slices for start in range(0, rows, most)):
+    for size in (min(at_once, rows - start) for rows, at_once in slices for start in range(0, rows, at_once)):
         if sizes and sizes[-1] + size <= most:
             sizes[-1] += size
         else:
