@@ -70,6 +70,23 @@ def test_what_is_kept_is_taken_up_as_it_was(kept: KeptBins, root: Path) -> None:
     assert oct(root.stat().st_mode & 0o777) == "0o700"
 
 
+def test_what_a_peer_has_just_renamed_is_passed_over(
+    kept: KeptBins, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    making = root / "run-1" / "another" / ".making"
+    making.mkdir(parents=True)
+    scandir = os.scandir
+
+    def without_it(path: Any = ".") -> Any:
+        # It was listed, and is gone.
+        if Path(path) == making:
+            raise FileNotFoundError(path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", without_it)
+    assert kept.keep("key", 5_000, write, {"rows": 3}) == len(CONTENT)
+
+
 @pytest.mark.parametrize(
     ("damage", "told"),
     [

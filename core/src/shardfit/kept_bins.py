@@ -297,7 +297,8 @@ def _folders(folder: Path) -> list[Path]:
 
 
 def _sizes(root: Path) -> Iterator[os.stat_result]:
-    for path in root.rglob("*"):
-        with suppress(FileNotFoundError):
-            if path.is_file():
-                yield path.stat()
+    # Peers rename and remove folders meanwhile: `os.walk` passes over what is gone, where a glob of `Path` raises.
+    for folder, _, names in os.walk(root):
+        for name in names:
+            with suppress(FileNotFoundError):
+                yield Path(folder, name).stat()
