@@ -22,6 +22,10 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 # Ray lets every other process of the machine go first, and those are tests here.
 os.environ.setdefault("RAY_worker_niceness", "0")
 
+# Ray Data's thread that polls for usage statistics outlives `ray.shutdown`; if it asks while that lasts, Ray ends the
+# whole process.
+os.environ["RAY_DATA_USAGE_DISABLED"] = "1"
+
 # A deadline is an assertion about time; `too_slow` is one about the machine.
 _SHARED = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
 # The same examples in every run, so that a change alone turns a test red; `explore` looks for new ones.
