@@ -8,6 +8,7 @@ import pickle
 import socket
 import struct
 import threading
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -86,6 +87,24 @@ def test_workers_that_never_join_are_named() -> None:
     late = pytest.raises(WorkerError, match=r"waited 0\.5 s for worker 0, worker 2")
     with WorkerThreads(layout_of(3)) as group, meeting_point(group, join_timeout_s=0.5) as meeting, late:
         join(1, meeting).__enter__()
+
+
+def test_a_worker_that_comes_after_the_time_hears_at_once_who_was_missing() -> None:
+    with WorkerThreads(layout_of(3)) as group, meeting_point(group, join_timeout_s=0.1) as meeting:
+        with pytest.raises(WorkerError, match=r"waited 0\.1 s for worker 1, worker 2"):
+            join(0, meeting).__enter__()
+        # Its own clock, which starts when it comes, would keep it for an hour.
+        late = replace(meeting, join_timeout_s=3600.0)
+        with pytest.raises(WorkerError, match="for worker 1"):
+            join(2, late).__enter__()
+
+
+def test_the_only_worker_that_was_missing_hears_that_it_is_late() -> None:
+    with WorkerThreads(layout_of(2)) as group, meeting_point(group, join_timeout_s=0.1) as meeting:
+        with pytest.raises(WorkerError, match=r"waited 0\.1 s for worker 1\."):
+            join(0, meeting).__enter__()
+        with pytest.raises(WorkerError, match=r"meeting the other workers on worker 1: the others had waited 0\.1 s"):
+            join(1, meeting).__enter__()
 
 
 def test_a_trainer_without_a_meeting_point_is_told_what_to_return() -> None:

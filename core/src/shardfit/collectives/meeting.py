@@ -21,6 +21,8 @@ _TICK_SECONDS = 0.2
 # Whoever connects and is a worker proves it in a moment; one who is not must not keep the others waiting.
 _GREETING_SECONDS = 5.0
 
+_Arrivals = dict[int, tuple[socket.socket, object]]
+
 
 @dataclass(frozen=True, slots=True)
 class Meeting:
@@ -112,17 +114,29 @@ def _listen(address: str, backlog: int) -> socket.socket:
 def _introduce_all(
     listener: socket.socket, key: bytes, world_size: int, deadline: float, ended: threading.Event
 ) -> None:
+    here: _Arrivals = {}
     with ExitStack() as stack:
-        here: dict[int, tuple[socket.socket, object]] = {}
         while len(here) < world_size and not ended.is_set() and time.monotonic() < deadline:
-            for rank, connection in _accept(listener, key, range(world_size), stack):
-                with suppress(OSError, ValueError):
-                    here[rank] = (connection, receive_header(connection)["listens"])
+            here.update(_arrivals(listener, key, world_size, stack))
         missing = [rank for rank in range(world_size) if rank not in here]
-        addresses = [] if missing else [here[rank][1] for rank in range(world_size)]
-        for connection, _ in here.values():
-            with suppress(OSError):
-                connection.sendall(frame({"addresses": addresses, "missing": missing}))
+        _answer(here, [] if missing else [here[rank][1] for rank in range(world_size)], missing)
+        while missing and not ended.is_set():
+            _answer(_arrivals(listener, key, world_size, stack), [], missing)
+
+
+def _arrivals(listener: socket.socket, key: bytes, world_size: int, stack: ExitStack) -> _Arrivals:
+    """Return whoever arrives now, and where they listen, by their rank."""
+    arrived: _Arrivals = {}
+    for rank, connection in _accept(listener, key, range(world_size), stack):
+        with suppress(OSError, ValueError):
+            arrived[rank] = (connection, receive_header(connection)["listens"])
+    return arrived
+
+
+def _answer(arrived: _Arrivals, addresses: list[object], missing: list[int]) -> None:
+    for connection, _ in arrived.values():
+        with suppress(OSError):
+            connection.sendall(frame({"addresses": addresses, "missing": missing}))
 
 
 def _accept(
@@ -150,6 +164,8 @@ def _connect(rank: int, meeting: Meeting) -> dict[int, socket.socket]:
     deadline = time.monotonic() + meeting.join_timeout_s
     with ExitStack() as stack:
         addresses, listener = _arrive(rank, meeting, asked, deadline, stack)
+        # All are here now: that the last came just in time must not be too late for their connections.
+        deadline = max(deadline, time.monotonic() + _GREETING_SECONDS)
         connections: dict[int, socket.socket] = {}
         for peer, (host, port) in enumerate(addresses[:rank]):
             connections[peer] = _call(asked, f"worker {peer}", (host, port), deadline, meeting.key, rank, stack)
@@ -180,7 +196,7 @@ def _arrive(
         except OSError as error:
             raise WorkerLostError(asked, f"the driver is gone: {error}") from error
     if answer["missing"]:
-        raise _late(asked, meeting, answer["missing"])
+        raise _late(asked, meeting, [peer for peer in answer["missing"] if peer != rank])
     return [(str(host), int(port)) for host, port in answer["addresses"]], listener
 
 
@@ -188,7 +204,8 @@ def _call(
     asked: str, who: str, address: tuple[str, int], deadline: float, key: bytes, rank: int, stack: ExitStack
 ) -> socket.socket:
     try:
-        remaining = max(deadline - time.monotonic(), _TICK_SECONDS)
+        # Where the time is nearly up, whoever listens still says who is missing.
+        remaining = max(deadline - time.monotonic(), 0.0) + _GREETING_SECONDS
         connection = stack.enter_context(socket.create_connection(address, timeout=remaining))
         introduce(connection, key, rank)
     except OSError as error:
@@ -198,9 +215,12 @@ def _call(
 
 
 def _late(asked: str, meeting: Meeting, missing: list[int]) -> WorkerError:
-    who = ", ".join(f"worker {rank}" for rank in missing)
     advice = "Every worker must call context.join; pass meeting_point a longer join_timeout_s if one is slow."
-    return WorkerError(asked, f"waited {meeting.join_timeout_s:g} s for {who}", advice)
+    who = ", ".join(f"worker {rank}" for rank in missing)
+    found = f"waited {meeting.join_timeout_s:g} s for {who}"
+    if not missing:
+        found = f"the others had waited {meeting.join_timeout_s:g} s for it when it came"
+    return WorkerError(asked, found, advice)
 
 
 __all__ = ["Meeting", "join", "meeting_point"]
