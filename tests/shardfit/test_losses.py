@@ -97,7 +97,9 @@ needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="th
 @needs_proc
 def test_a_process_is_seen_as_it_sleeps_is_stopped_and_is_gone(sleeper: tuple[Any, WorkerPlace]) -> None:
     process, place = sleeper
-    assert (look_at(place).state, look_at(place).busy, look_at(place).gone) == ("S", False, False)
+    while look_at(place).state != "S":
+        time.sleep(0.01)
+    assert (look_at(place).busy, look_at(place).gone) == (False, False)
     process.send_signal(signal.SIGSTOP)
     while look_at(place).state != "T":
         time.sleep(0.01)
