@@ -78,7 +78,7 @@ class _Lane:
         except subprocess.TimeoutExpired:
             self._process.send_signal(signal.SIGSTOP)
             if self._turns * TURN_S > LIMIT_S:
-                raise
+                raise subprocess.TimeoutExpired(self._command, LIMIT_S) from None
             return None
         self._process = None
         return record_of(self._command, status, self._printed.read_text(), self._errors.read_text())

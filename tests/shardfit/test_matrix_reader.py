@@ -102,7 +102,7 @@ def test_columns_are_those_of_the_matrix(missing: float, batch_rows: int) -> Non
         np.testing.assert_array_equal(columns.matrix(), whole.features)
         for start in range(len(columns)):
             for stop in range(start + 1, len(columns) + 1):
-                for found in (columns, columns.rows(start, stop)):
+                for found in (columns, columns.between(start, stop)):
                     part = (start, stop) if found is columns else (0, stop - start)
                     values = [found.column(j, *part) for j in range(3)]
                     np.testing.assert_array_equal(np.stack(values, axis=1), whole.features[start:stop])

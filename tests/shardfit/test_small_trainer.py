@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import pytest
 from shardfit.cancellation import Cancellation
 from shardfit.columns import ColumnRoles
 from shardfit.connector import DataConnector
-from shardfit.errors import InvalidArgumentError, RunCancelledError, UnknownParameterError
+from shardfit.errors import InvalidArgumentError, RunCancelledError, UnknownParameterError, WorkerError
 from shardfit.exact_sum import ExactSum
 from shardfit.hookspecs import hookimpl
 from shardfit.job import Job
@@ -190,6 +190,24 @@ def test_it_predicts_streaming_and_in_order(registry: Registry, tmp_path: Path) 
     found = predict(result.trainer, result.model, data, registry, WorkerRequest(engine="inline"))
     columns = [np.ones(ROWS), *(np.nan_to_num(TABLE[name].to_numpy().astype(np.float64)) for name in FEATURES)]
     np.testing.assert_allclose(found.to_numpy(), np.column_stack(columns) @ result.model["weights"])
+
+
+@pytest.mark.parametrize(
+    "weights", [np.zeros(len(FEATURES) + 1), np.zeros(1)], ids=["after predicting", "after an error"]
+)
+def test_what_is_predicted_from_is_closed(registry: Registry, weights: Any) -> None:
+    class Closing(ArrowSource):
+        closed = 0
+
+        def close(self) -> None:
+            self.closed += 1
+
+    source = Closing(TABLE.select(FEATURES))
+    model = {"names": FEATURES, "weights": weights.tolist()}
+    fails = pytest.raises(WorkerError) if len(weights) == 1 else nullcontext()
+    with fails:
+        predict(LinearTrainer(), model, DataConnector.of(source), registry, WorkerRequest(engine="inline"))
+    assert source.closed == 1
 
 
 def test_a_connector_made_before_any_registry_is_read_by_the_source_of_the_run(tmp_path: Path) -> None:

@@ -57,6 +57,15 @@ def test_few_bins_are_summed_up_by_rows_and_many_by_columns() -> None:
         ({"feature_fraction": 0.6}, 1.0),
         ({"data_sample_strategy": "goss"}, 1.6),
         ({"boosting": "goss", "top_rate": 0.4, "other_rate": 0.1, "force_col_wise": True}, 0.5),
+        # LightGBM points at the rows that it draws where they are many.
+        ({"boosting": "goss", "top_rate": 0.4, "other_rate": 0.2}, 1.0),
+        ({"bagging_freq": 1, "pos_bagging_fraction": 0.3, "neg_bagging_fraction": 0.4, "force_col_wise": True}, 0.4),
+        # One of the classes may have few rows.
+        ({"bagging_freq": 1, "pos_bagging_fraction": 0.3, "force_col_wise": True}, 0.5),
+        ({"bagging_freq": 1, "pos_bagging_fraction": 0.6, "force_col_wise": True}, 0.0),
+        ({"bagging_freq": 2, "bagging_by_query": True, "force_col_wise": True}, 1.0),
+        # These are drawn by shardfit, which gives the others a weight of 0.
+        ({"bagging_freq": 1, "bagging_fraction": 0.3}, 1.0),
     ],
 )
 def test_the_plan_counts_what_lightgbm_copies_of_the_bins(params: dict[str, object], copies: float) -> None:

@@ -25,5 +25,19 @@ def even_rows(rows: int, most: int) -> int:
     Returns:
         At most a quarter more than `most`, or `most` where that is less than 4.
     """
-    batches = -(-rows // (most + most // 4))
+    batches = -(-rows // _most_at_once(most))
     return -(-rows // batches)
+
+
+def most_even_rows(rows: int, most: int) -> int:
+    """Return the most rows that `even_rows` gives for so many or fewer: fewer may be divided into larger batches.
+
+    Args:
+        rows: Most rows of a fragment, 0 or more.
+        most: About how many a batch should have, 1 or more.
+    """
+    return min(rows, _most_at_once(most))
+
+
+def _most_at_once(most: int) -> int:
+    return most + most // 4

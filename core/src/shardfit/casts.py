@@ -116,7 +116,7 @@ def cast_to_float32(array: pa.Array, cast: ColumnCast, categories: CategoryMap |
     Raises:
         UnsupportedTypeError: The array does not fit the cast, or a categorical column comes without its map.
     """
-    if _is_plain(array, cast):
+    if cast.rule == "number" and pa.types.is_float32(array.type) and not array.null_count:
         view: Float32Array = _view(array, _FLOAT32)
         view.flags.writeable = False
         return view
@@ -173,15 +173,7 @@ def same_categories(one: pa.DataType, other: pa.DataType) -> bool:
     return all(map(_is_text, kinds)) or all(map(_is_number, kinds)) or all(map(pa.types.is_boolean, kinds))
 
 
-def _is_plain(array: pa.Array, cast: ColumnCast) -> bool:
-    """Return whether the values of a column are what they become."""
-    return cast.rule == "number" and pa.types.is_float32(array.type) and not array.null_count
-
-
 def _fill(out: Float32Array, array: pa.Array, cast: ColumnCast, categories: CategoryMap | None) -> None:
-    if _is_plain(array, cast):
-        out[:] = _view(array, _FLOAT32)
-        return
     if cast.rule == "category":
         if categories is None:
             raise UnsupportedTypeError(f"encoding column {cast.name!r}", "it has no category map")

@@ -122,7 +122,7 @@ class FeatureColumns:
     def __len__(self) -> int:
         return int(self.records.num_rows)
 
-    def rows(self, start: int, stop: int) -> FeatureColumns:
+    def between(self, start: int, stop: int) -> FeatureColumns:
         """Return those of the rows from `start` to `stop` (exclusive)."""
         codes = {feature: values[start:stop] for feature, values in self.codes.items()}
         return FeatureColumns(self.records.slice(start, stop - start), self.spec, codes)

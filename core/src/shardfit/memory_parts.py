@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from shardfit.batch_rows import batch_rows, even_rows
+from shardfit.batch_rows import batch_rows, most_even_rows
 from shardfit.data_shape import DataShape
 from shardfit.memory_plan import MemoryPart
 from shardfit.profile.samples import MOST_SAMPLE_BYTES, MOST_SAMPLE_ROWS
@@ -32,10 +32,10 @@ def core_parts(shape: DataShape, *, profiles: bool, batches: int = _BATCHES) -> 
     row_bytes = shape.row_bytes or 4 * (shape.columns or shape.features)
     fragment, shard = shape.fragment_rows or shape.total_rows, max(shape.rows, shape.eval_rows)
     most = batch_rows(shape.columns or shape.features)
-    rows = min(even_rows(max(fragment, 1), most), shard)
+    rows = min(most_even_rows(fragment, most), shard)
     # Where there are many, those of few rows are joined.
     if shard > FEW_SLICES * fragment:
-        rows = min(most, max(fragment, MOST_JOINED_BYTES // max(row_bytes, 1)))
+        rows = max(rows, min(most, MOST_JOINED_BYTES // max(row_bytes, 1)))
     parts = [
         _process(),
         MemoryPart(
@@ -44,17 +44,20 @@ def core_parts(shape: DataShape, *, profiles: bool, batches: int = _BATCHES) -> 
             f"{batches} batches of {rows:,} decoded rows, {row_bytes:,} bytes each",
             ("profile", "ingest"),
         ),
-        MemoryPart("encoded", rows * 4 * shape.features, f"{rows:,} rows as float32", ("ingest",)),
         _decoders(shape, row_bytes),
     ]
-    return [*parts, *_profile_parts(shape)] if profiles else parts
+    if not profiles:
+        return parts
+    why = f"{rows:,} rows as float32, where a library takes them as a matrix"
+    encoded = MemoryPart("encoded", rows * 4 * shape.features, why, ("ingest",))
+    return [*parts, encoded, *_profile_parts(shape)]
 
 
 def sparse_parts(shape: DataShape, *, profiles: bool, batches: int) -> list[MemoryPart]:
     """Return what every worker's memory goes to where features are sparse; arguments as for `core_parts`."""
     values, per_row = shape.values or 0, -(-shape.total_values // max(shape.total_rows, 1))
     most = min(shape.fragment_rows or shape.total_rows, max(shape.rows, shape.eval_rows))
-    rows = min(batch_rows(shape.columns + 2 * per_row), most)
+    rows = most_even_rows(most, batch_rows(shape.columns + 2 * per_row))
     parts = [
         _process(),
         MemoryPart(

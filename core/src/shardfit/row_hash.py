@@ -38,7 +38,7 @@ def hash_values(values: npt.NDArray[np.float32]) -> npt.NDArray[np.uint32]:
     The finaliser is that of MurmurHash3, which permutes the 32-bit numbers.
 
     Args:
-        values: float32, of any shape. Both zeros count as one value; what NaN gives means nothing.
+        values: float32, of one axis or more. Both zeros count as one value; what NaN gives means nothing.
     """
     with np.errstate(invalid="ignore"):
         bits = (values + np.float32(0)).view(np.uint32)

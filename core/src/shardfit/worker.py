@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -127,10 +127,12 @@ def predict_worker(
     """
     model = trainer.load(files)
     reader = open_shards(context, {"predict": source}, {"predict": shard}, "predict")["predict"]
-    predictions = (trainer.predict(model, batch.records) for batch in reader.batches())
-    if destination is None:
-        return list(predictions)
-    return destination.write(context.rank, predictions)
+    try:
+        with closing(reader.batches()) as batches:
+            predictions = (trainer.predict(model, batch.records) for batch in batches)
+            return list(predictions) if destination is None else destination.write(context.rank, predictions)
+    finally:
+        source.close()
 
 
 def open_shards(

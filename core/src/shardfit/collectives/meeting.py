@@ -196,7 +196,7 @@ def _arrive(
         except OSError as error:
             raise WorkerLostError(asked, f"the driver is gone: {error}") from error
     if answer["missing"]:
-        raise _late(asked, meeting, [peer for peer in answer["missing"] if peer != rank])
+        raise _late(asked, meeting, answer["missing"], came_late=rank in answer["missing"])
     return [(str(host), int(port)) for host, port in answer["addresses"]], listener
 
 
@@ -214,13 +214,11 @@ def _call(
     return connection
 
 
-def _late(asked: str, meeting: Meeting, missing: list[int]) -> WorkerError:
+def _late(asked: str, meeting: Meeting, missing: list[int], *, came_late: bool = False) -> WorkerError:
     advice = "Every worker must call context.join; pass meeting_point a longer join_timeout_s if one is slow."
     who = ", ".join(f"worker {rank}" for rank in missing)
-    found = f"waited {meeting.join_timeout_s:g} s for {who}"
-    if not missing:
-        found = f"the others had waited {meeting.join_timeout_s:g} s for it when it came"
-    return WorkerError(asked, found, advice)
+    waited = f"waited {meeting.join_timeout_s:g} s for {who}"
+    return WorkerError(asked, f"it came when the driver had {waited}" if came_late else waited, advice)
 
 
 __all__ = ["Meeting", "join", "meeting_point"]

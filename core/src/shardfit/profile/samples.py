@@ -136,7 +136,6 @@ class DistinctColumns:
 
     def __init__(self, columns: int, limit: int) -> None:
         self._columns = [_DistinctBuilder(limit) for _ in range(columns)]
-        self._highest = np.full(columns, _HIGHEST_HASH, dtype=np.uint32)
         self._limit = limit
 
     def add(self, first: int, values: Float32Array, missing: npt.NDArray[np.bool_] | None) -> None:
@@ -149,8 +148,8 @@ class DistinctColumns:
         """
         if not self._limit:
             return
-        columns = range(first, first + len(values))
-        highest = self._highest[first : columns.stop, np.newaxis]
+        columns = self._columns[first : first + len(values)]
+        highest = np.array([[column.highest_hash] for column in columns], dtype=np.uint32)
         if (highest < _HIGHEST_HASH).any():
             chosen = hash_values(values) <= highest
         else:
@@ -161,8 +160,7 @@ class DistinctColumns:
         found, ends = values[chosen], list(accumulate(int(np.count_nonzero(row)) for row in chosen))
         for column, start, end in zip(columns, [0, *ends], ends, strict=False):
             if start < end:
-                self._columns[column].add(found[start:end])
-                self._highest[column] = self._columns[column].highest_hash
+                column.add(found[start:end])
 
     def build(self) -> tuple[DistinctValues, ...]:
         """Return the sample of each column of all that was taken in."""

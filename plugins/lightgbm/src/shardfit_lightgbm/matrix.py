@@ -241,7 +241,7 @@ class _Rows:
             if taken < len(batch.row_ids):
                 self._waiting.insert(0, _without(batch, taken))
             rows -= taken
-            yield columns_of(batch).rows(0, taken)
+            yield columns_of(batch).between(0, taken)
         if self.binned == self._reader.rows and not self._waiting:
             self._end()
 
@@ -332,5 +332,5 @@ def _without(batch: MatrixBatch, rows: int) -> MatrixBatch:
         None if batch.weights is None else batch.weights[rows:],
         None if batch.group_starts is None else batch.group_starts[rows:],
         None if batch.base_margin is None else batch.base_margin[rows:],
-        columns=columns_of(batch).rows(rows, len(batch.row_ids)),
+        columns=columns_of(batch).between(rows, len(batch.row_ids)),
     )

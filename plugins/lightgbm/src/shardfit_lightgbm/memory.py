@@ -14,7 +14,10 @@ MOST_ROWS = 2**31 - 1
 _LIBRARY = 110 * 2**20
 _READ_BYTES = 16 * 2**20
 # LightGBM copies the columns that a tree may use where they are a smaller share of all than this.
-_COPIED_BELOW = 0.6
+_COPIED_COLUMNS_BELOW = 0.6
+# It copies the rows that it draws where they are at most this share of all; of those that it draws by their labels, a
+# round's part counts, and there must be fewer features than this.
+_MOST_COPIED_ROWS, _MANY_FEATURES = 0.5, 100
 
 
 def check_shape(shape: DataShape) -> None:
@@ -61,12 +64,11 @@ def estimate_memory(config: LightGBMConfig, shape: DataShape) -> list[MemoryPart
             why.format("evaluation sets"),
             ("ingest", "fit"),
         ),
-        MemoryPart(
-            "labels", 24 * rows, "labels twice, weights, row numbers; 4 bytes a row each, the last 8", ("ingest", "fit")
-        ),
+        MemoryPart("labels", 16 * rows, "labels twice and weights twice, 4 bytes a row each", ("ingest", "fit")),
         *_gradients(config, shape),
         *_copies_of_bins(config, shape, width),
         MemoryPart("rows", 8 * shape.rows, "which leaf each row is in, 4 bytes, twice", ("fit",)),
+        *_row_numbers(config, shape),
         MemoryPart(
             "histograms",
             16 * learners * leaves * shape.features * config.max_bin,
@@ -85,14 +87,41 @@ def _copies_of_bins(config: LightGBMConfig, shape: DataShape, width: int) -> lis
     if by_rows:
         why = "bins of the training data once more, row after row, where histograms are summed up by rows"
         parts.append(MemoryPart("laid out by rows", bins, why, ("fit",)))
-        if (drawn := float(params.get("feature_fraction", 1.0))) < _COPIED_BELOW:
+        if (drawn := float(params.get("feature_fraction", 1.0))) < _COPIED_COLUMNS_BELOW:
             why = f"the same of the columns that a tree may use, {drawn:.0%} of them"
             parts.append(MemoryPart("drawn columns", int(drawn * bins), why, ("fit",)))
-    if config.samples_by_gradient:
-        share = min(1.0, float(params.get("top_rate", 0.2)) + float(params.get("other_rate", 0.1)))
+    if share := _copied_rows(config, shape.features):
         why = f"bins of the rows that a round has drawn, {share:.0%} of them" + (", laid out twice" if by_rows else "")
         parts.append(MemoryPart("drawn rows", int((1 + by_rows) * share * bins), why, ("fit",)))
     return parts
+
+
+def _row_numbers(config: LightGBMConfig, shape: DataShape) -> list[MemoryPart]:
+    """Return what rows are drawn with."""
+    if config.bagging is not None:
+        why = "global row numbers, which a round's rows are drawn by, 8 bytes each"
+        return [MemoryPart("row numbers", 8 * shape.rows, why, ("ingest", "fit"))]
+    why = "numbers of the rows that LightGBM has drawn, 4 bytes, three times"
+    return [MemoryPart("row numbers", 12 * shape.rows, why, ("fit",))] if config.chooses_rows else []
+
+
+def _copied_rows(config: LightGBMConfig, features: int) -> float:
+    """Return the largest share of the rows that LightGBM may copy; 0 where it only points at those that it draws.
+
+    Source: `GOSSStrategy` and `BaggingSampleStrategy::ResetSampleConfig` of LightGBM.
+    """
+    params = config.params
+    if config.samples_by_gradient:
+        share = float(params.get("top_rate", 0.2)) + float(params.get("other_rate", 0.1))
+        return share if share <= _MOST_COPIED_ROWS else 0.0
+    if not config.native_bagging or features >= _MANY_FEATURES:
+        return 0.0
+    by_class = ("pos_bagging_fraction", "neg_bagging_fraction")
+    names = by_class if any(name in params for name in by_class) else ("bagging_fraction",)
+    shares = [float(params.get(name, 1.0)) for name in names]
+    # What share of the rows has which label is not known here.
+    most = _MOST_COPIED_ROWS * int(params["bagging_freq"])
+    return min(max(shares), most) if min(shares) <= most else 0.0
 
 
 def _gradients(config: LightGBMConfig, shape: DataShape) -> list[MemoryPart]:

@@ -8,7 +8,8 @@ from shardfit_xgboost.config import XGBConfig
 from shardfit_xgboost.page_bytes import matrix_bytes, page_bytes, sparse_matrix_bytes
 
 _LIBRARY = 115 * 2**20
-_PAGES = 4
+# While the matrix is made, one page of bins is written to the disk and the next one is made.
+_PAGES = 2
 
 
 def estimate_memory(config: XGBConfig, shape: DataShape) -> list[MemoryPart]:
@@ -30,7 +31,12 @@ def estimate_memory(config: XGBConfig, shape: DataShape) -> list[MemoryPart]:
             "gradient and hessian of each row and class, 4 bytes each",
             ("fit",),
         ),
-        MemoryPart("rows", 8 * shape.rows, "which leaf each row is in", ("fit",)),
+        MemoryPart(
+            "rows",
+            24 * shape.rows,
+            "rows by the leaf they are in, 8 bytes each, and twice as much while leaves are divided",
+            ("fit",),
+        ),
         MemoryPart(
             "predictions",
             8 * outputs * rows,
@@ -101,6 +107,7 @@ def _pages(config: XGBConfig, shape: DataShape) -> list[MemoryPart]:
     count = -(-shape.rows // rows) + -(-shape.eval_rows // rows)
     return [
         MemoryPart("page", 4 * rows * features, f"a page of {rows:,} rows while it is filled", ("ingest",)),
-        MemoryPart("pages", min(_PAGES, count) * page, f"{_PAGES} pages of bins at a time", ("ingest", "fit")),
+        MemoryPart("pages", min(_PAGES, count) * page, f"{_PAGES} pages of bins at a time", ("ingest",)),
+        MemoryPart("mapped page", page, "a page of bins at a time, mapped from the local disk", ("fit",)),
         MemoryPart("disk cache", count * page, "the bins by row and by column, on the local disk", ()),
     ]
