@@ -142,7 +142,7 @@ def test_on_a_gpu_the_plan_and_the_workers_choose_memory_alike(monkeypatch: pyte
     monkeypatch.setattr(storage, "_PAGE_BYTES", (2**16,))
     tight = plan(0).memory.peak - 2**16
     assert plan(tight).memory["disk cache"] > 0
-    with pytest.raises(InfeasibleRequestError, match="in the phase .fit."):
+    with pytest.raises(InfeasibleRequestError, match=r"in the phase .fit."):
         plan(tight, gpus=1.0)
     found = plan(tight, gpus=1.0, memory_check="warn")
     assert not found.config.storage.on_disk
